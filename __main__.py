@@ -1,0 +1,7 @@
+"""`python -m fulgurite`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,179 @@
+"""The front door: `fulgurite VERB …`. Names, help and mistakes are answered here without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .registry import UserError, nearest, read_index
+
+EPILOG = """\
+start here:    fulgurite run hello            a small model learns digits, in seconds
+               fulgurite list                 experiments, models, commands, sources
+               fulgurite run dnd/tiny         prompts to LoRA weights, a real small model, minutes
+any setting:   fulgurite run hello --trainer.max_epochs 2 --model.width 32
+where from:    fulgurite explain hello trainer.max_epochs
+"""
+LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit status. A user's mistake is a short text on stderr and status 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"fulgurite: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        from .launch.doctor import missing_package
+
+        print(f"fulgurite: {missing_package(error.name or '')}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fulgurite: stopped; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments and arguments[0] in LIGHTNING_VERBS:
+        from .launch.verbs import lightning_verb
+
+        return lightning_verb(arguments[0], arguments[1:])
+    command = _registered(arguments)
+    if command:
+        from .launch.command_line import run_command
+
+        return run_command(command, arguments[len(command.split()) :])
+    options, rest = _parser().parse_known_args(arguments)
+    if options.verb is None:
+        _parser().print_help()
+        return 0
+    from .launch import verbs
+
+    if rest and options.verb not in ("run", "explain"):
+        raise UserError(f"unknown option '{rest[0]}'\nfulgurite {options.verb} --help   shows the options")
+    options.settings = rest
+    return int(getattr(verbs, {"list": "list_names"}.get(options.verb, options.verb))(options) or 0)
+
+
+def _registered(arguments: list[str]) -> str | None:
+    """The registered command that the line begins with (`dnd adapt …`), or None.
+
+    Raises:
+        UserError: if only the group is right; with the nearest commands.
+    """
+    names = list(read_index().of("commands"))
+    for size in (2, 1):
+        if " ".join(arguments[:size]) in names and len(arguments) >= size:
+            return " ".join(arguments[:size])
+    group = [n for n in names if arguments and n.split()[0] == arguments[0] and " " in n]
+    if group:
+        if len(arguments) == 1 or arguments[1].startswith("-"):
+            raise UserError("which one?\n" + "\n".join(f"fulgurite {n}" for n in group[:5]))
+        near = nearest(" ".join(arguments[:2]), group) or group[:3]
+        raise UserError(f"no command '{' '.join(arguments[:2])}'\nDid you mean {' or '.join(near)}?\nfulgurite list commands   shows all")
+    return None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        if "invalid choice" in message and "'" in message:
+            word = message.split("'")[1]
+            verbs = [*_verbs(), *LIGHTNING_VERBS, *{n.split()[0] for n in read_index().of("commands")}]
+            near = nearest(word, verbs)
+            hint = f"Did you mean {' or '.join(near)}?" if near else f"Verbs: {', '.join(verbs)}."
+            raise UserError(f"no verb '{word}'\n{hint}\nfulgurite --help   shows all")
+        raise UserError(f"{message}\n{self.prog} --help   shows the options")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="fulgurite",
+        description="Recent papers as PyTorch Lightning experiments that run from YAML.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fulgurite {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB")
+    for name, (text, arguments) in _verbs().items():
+        sub = subparsers.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for flags, keywords in arguments:
+            sub.add_argument(*flags, **keywords)
+    for verb in LIGHTNING_VERBS:
+        subparsers.add_parser(verb, help=f"LightningCLI's {verb}: {verb} EXPERIMENT or -c FILE, --print_config, dotted overrides", add_help=False)
+    return parser
+
+
+def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, object]]]]]:
+    experiment = (("experiment",), {"help": "name (see `fulgurite list experiments`) or path of a YAML file"})
+    output = (("--output",), {"default": "runs", "metavar": "FOLDER", "help": "where run folders lie (default: runs)"})
+    config = (("-c", "--config"), {"action": "append", "default": [], "metavar": "FILE", "help": "lay a YAML or JSON file over the experiment"})
+    return {
+        "run": (
+            "Run an experiment's stages, or go on with it where it was cut off. Any setting: --key VALUE.",
+            [
+                experiment,
+                config,
+                output,
+                (("--new",), {"action": "store_true", "help": "start afresh even if the same run exists"}),
+                (("--seeds",), {"metavar": "0,1,2", "help": "run once for each seed, then give mean and interval"}),
+                (("--max-time",), {"metavar": "9m", "help": "stop in good order after this time (s, m, h); run again to go on"}),
+                (("--wandb",), {"metavar": "PROJECT", "help": "log to Weights & Biases too; offline where no key is set"}),
+                (("--wandb-entity",), {"metavar": "NAME", "help": "W&B entity"}),
+                (("--wandb-group",), {"metavar": "NAME", "help": "W&B group"}),
+                (("--wandb-tags",), {"metavar": "A,B", "help": "W&B tags"}),
+            ],
+        ),
+        "list": (
+            "List what there is: experiments, models, datamodules, commands, attention, sources, plugins.",
+            [(("kind",), {"nargs": "?", "help": "one kind only"})],
+        ),
+        "info": ("What a name is, where it stands, what arguments it takes.", [(("name",), {"help": "any listed name, or a dotted path"})]),
+        "explain": (
+            "Every resolved value of an experiment with the file and line, or the flag, that set it.",
+            [experiment, (("key",), {"nargs": "?", "help": "one key, or everything below it"}), config],
+        ),
+        "fetch": (
+            "Bring a source (model, data) into the cache; says its size and licence first.",
+            [
+                (("names",), {"nargs": "*", "metavar": "NAME", "help": "sources (see `fulgurite list sources`)"}),
+                (("--for",), {"dest": "experiment", "metavar": "EXPERIMENT", "help": "all that an experiment needs"}),
+            ],
+        ),
+        "cache": (
+            "What the cache holds; free its space.",
+            [
+                (("action",), {"choices": ["list", "clean"], "nargs": "?", "default": "list"}),
+                (("names",), {"nargs": "*", "metavar": "NAME", "help": "clean only these"}),
+            ],
+        ),
+        "runs": (
+            "Past runs: list, show RUN, compare A B, clean (unfinished ones).",
+            [
+                (("action",), {"choices": ["list", "show", "compare", "clean"], "nargs": "?", "default": "list"}),
+                (("names",), {"nargs": "*", "metavar": "RUN", "help": "run folders, or the ends of their names"}),
+                output,
+            ],
+        ),
+        "results": (
+            "Make docs/results.md from docs/records/; --publish RUN adds a run's record first.",
+            [(("--publish",), {"nargs": "+", "default": [], "metavar": "RUN", "help": "run folders to publish"}), output],
+        ),
+        "new": (
+            "Write the skeleton of a new paper: module, datamodule, smoke experiment, test, README.",
+            [(("what",), {"choices": ["paper"]}), (("name",), {"help": "short name, such as `mamba`"})],
+        ),
+        "doctor": ("This machine, its versions, and what of each paper can run here.", []),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

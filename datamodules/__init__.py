@@ -1,0 +1,1 @@
+"""What goes in: one folder per paper, and what they share."""

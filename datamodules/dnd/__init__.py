@@ -1,0 +1,1 @@
+"""Drag-and-Drop LLMs: tasks, LoRA snapshots, weights as tokens, prompt conditions."""

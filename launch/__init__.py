@@ -1,0 +1,1 @@
+"""How it runs: experiment files, stages, Lightning, records and reports."""

@@ -1,0 +1,54 @@
+"""Random number generators travel with the checkpoint, so that a resumed run draws what the uninterrupted one drew."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+def random_state() -> dict[str, Any]:
+    """State of Python's, numpy's and torch's generators as tensors and plain numbers (loadable with weights_only)."""
+    version, internal, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = numpy.random.get_state()  # type: ignore[misc]
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put the generators where `random_state` found them; GPUs only as far as they exist here."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state(("MT19937", keys.numpy().astype("uint32"), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    for device, cuda in enumerate(state["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(cuda.cpu(), device)
+
+
+class RandomState(Callback):
+    """Saves the generators with each checkpoint, and sets them again before the first batch after a restore."""
+
+    def __init__(self) -> None:
+        self._restored: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the generators' state to the checkpoint."""
+        checkpoint["random_state"] = random_state()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the state for when set-up, which draws numbers of its own, is over."""
+        self._restored = checkpoint.get("random_state")
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore once: after the loaders' iterators were made, before the first batch is fetched."""
+        if self._restored is not None:
+            set_random_state(self._restored)
+            self._restored = None

@@ -1,0 +1,56 @@
+"""Registered commands as command-line programs: options from type hints and docstrings, `build` and `run` handed in.
+
+A command may ask for `build` (an experiment's model, datamodule and trainer) and `run` (run an experiment): the rooms
+below launch/ never import it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jsonargparse
+
+from ..registry import COMMANDS, UserError, nearest
+from .key_check import INJECTED
+
+
+class _Parser(jsonargparse.ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        known = [o.lstrip("-") for action in self._actions for o in action.option_strings if o.startswith("--")]
+        words = [w.lstrip("-").partition("=")[0] for w in message.split() if w.startswith("--")]
+        near = nearest(words[0], known) if "nrecognized" in message and words else []
+        hint = f"\nDid you mean {' or '.join(f'--{n}' for n in near)}?" if near else ""
+        text = "\n".join(line.strip(" -") for line in message.splitlines() if "NoneType" not in line)
+        lines = [line[:240] for line in text.splitlines() if line][:3]
+        raise UserError("\n".join(lines) + hint + f"\n{self.prog} --help   shows the options")
+
+
+def run_command(name: str, arguments: list[str]) -> int:
+    """Parse `arguments` for a registered command and call it; returns its exit status (None counts as 0).
+
+    Raises:
+        UserError: for an unknown option or a value that does not fit its type hint.
+    """
+    function = COMMANDS[name]
+    parser = _Parser(prog=f"fulgurite {name}", description=inspect.getdoc(function))
+    parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
+    values = parser.instantiate_classes(parser.parse_args(arguments))
+    outcome = function(**_injected(function), **values.as_dict())
+    return int(outcome or 0)
+
+
+def call_command(name: str, values: dict[str, Any]) -> Any:
+    """Call a registered command with values from a YAML file, converted by its type hints."""
+    function = COMMANDS[name]
+    parser = _Parser(prog=f"fulgurite {name}")
+    parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
+    parsed = parser.instantiate_classes(parser.parse_object(values))
+    return function(**_injected(function), **parsed.as_dict())
+
+
+def _injected(function: Callable[..., Any]) -> dict[str, Any]:
+    from . import python_api
+
+    return {n: getattr(python_api, n) for n in INJECTED if n in inspect.signature(function).parameters}

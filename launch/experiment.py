@@ -1,0 +1,227 @@
+"""Experiment files: found by name, expanded along `base:`, split into stages, checked; every value keeps its origin.
+
+An experiment is either plain (a LightningCLI configuration: model, data, trainer) or has `stages:`, a list of
+
+    {name, verb: fit|validate|test|predict|command, experiment: NAME or command: NAME, overrides: {...}}
+
+A top-level key that is a stage's name changes that stage (`generator: {trainer: {max_steps: 5}}`), which is also how the
+command line says it: `--generator.trainer.max_steps 5`. No torch here: an unknown key is told in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..registry import MODELS, ROOT, UserError, nearest, read_index
+from .key_check import check_stage, expand_names
+from .settings import Leaf, Path_, Settings, parse_value, read_yaml, short_path
+from .signatures import has_method
+
+EXPERIMENTS = ROOT / "experiments"
+META_KEYS = ("base", "title", "paper", "published", "estimate", "sources", "stages")
+LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+LIGHTNING_KEYS = ("seed_everything", "trainer", "model", "data", "ckpt_path")
+STAGE_KEYS = ("name", "verb", "experiment", "command", "overrides")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of an experiment: a Lightning verb with its configuration, or a command with its arguments."""
+
+    name: str
+    verb: str
+    settings: Settings
+    command: str | None = None
+
+    def digest(self) -> str:
+        """sha256 over verb, command and every resolved value (`${run_dir}` unexpanded)."""
+        content = [self.verb, self.command, self.settings.to_dict()]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A resolved experiment: what it says of itself, and its stages in order."""
+
+    name: str
+    file: Path
+    meta: dict[str, Any]
+    seed: int
+    stages: tuple[Stage, ...]
+
+    def digest(self) -> str:
+        """sha256 over all stages: two runs with the same digest do the same work."""
+        return hashlib.sha256("".join(s.name + s.digest() for s in self.stages).encode()).hexdigest()
+
+
+def names() -> list[str]:
+    """Names of all experiments that come with the package, `base/` (parents only) and `sweeps/` left out."""
+    found = (f.relative_to(EXPERIMENTS).with_suffix("").as_posix() for f in sorted(EXPERIMENTS.rglob("*.yaml")))
+    return [n for n in found if not n.startswith(("base/", "sweeps/"))]
+
+
+def find(name: str, asked_by: str = "") -> Path:
+    """File of an experiment, by its name under experiments/ or by a path to any YAML file.
+
+    Raises:
+        UserError: if there is none; with the nearest names.
+    """
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path.resolve()
+        raise UserError(f"{asked_by}no such file: {name}\nGive a path to a YAML file, or a name.\nfulgurite list experiments   shows the names")
+    file = EXPERIMENTS / f"{name}.yaml"
+    if name and file.is_file() and file.resolve().is_relative_to(EXPERIMENTS):
+        return file
+    near = nearest(name, names())
+    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?\n" if near else ""
+    raise UserError(f"{asked_by}no experiment named '{name}'\n{hint}fulgurite list experiments   shows all")
+
+
+def chain(file: Path, _below: tuple[Path, ...] = ()) -> list[Path]:
+    """The file and its `base:` parents, parents first, each once.
+
+    Raises:
+        UserError: if a parent is missing or the parents form a circle.
+    """
+    if file in _below:
+        circle = " -> ".join(short_path(f) for f in [*_below[_below.index(file) :], file])
+        raise UserError(f"`base:` goes round in a circle:\n{circle}\nTake one of these `base:` lines out.")
+    base = read_yaml(file).get(("base",))
+    if base is None:
+        return [file]
+    parents = base.value if isinstance(base.value, list) else [base.value]
+    order: list[Path] = []
+    for parent in parents:
+        if not isinstance(parent, str):
+            raise UserError(f"{base.origin}: `base:` is a name or a list of names, not {parent!r}")
+        beside = file.parent / parent
+        found = beside.resolve() if beside.suffix and beside.is_file() else find(parent, f"{base.origin}: ")
+        order += [f for f in chain(found, (*_below, file)) if f not in order]
+    return [*order, file]
+
+
+def parse_flags(arguments: Sequence[str]) -> list[tuple[Path_, Leaf]]:
+    """`--a.b 1 --c=x` as leaves whose origin is the flag.
+
+    Raises:
+        UserError: for anything that is no `--key value`.
+    """
+    layer: list[tuple[Path_, Leaf]] = []
+    rest = list(arguments)
+    while rest:
+        flag = rest.pop(0)
+        if not flag.startswith("--") or len(flag) == 2:
+            raise UserError(f"'{flag}' is no setting\nA setting is written --key value, such as --trainer.max_steps 5.")
+        key, equals, value = flag[2:].partition("=")
+        if not equals:
+            if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
+                raise UserError(f"--{key} needs a value\nWrite --{key} VALUE (true or false for a switch).")
+            value = rest.pop(0)
+        parsed = parse_value(value)
+        path = tuple(key.split("."))
+        if isinstance(parsed, dict) and parsed:
+            layer += [((*path, *p), leaf) for p, leaf in _flatten(parsed, f"--{key}")]
+        else:
+            layer.append((path, Leaf(parsed, f"--{key}")))
+    return layer
+
+
+def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable[Path] = ()) -> Experiment:
+    """Everything about one experiment: parents, then the file, then `files` (left to right), then the flags.
+
+    Raises:
+        UserError: for an unknown name or key, a file that can't be read, a circle of parents.
+    """
+    file = find(name)
+    root = Settings()
+    for layer in [*chain(file), *files]:
+        root.merge((p, leaf) for p, leaf in read_yaml(layer).items() if p != ("base",))
+    root.merge(flags)
+    own = file.relative_to(EXPERIMENTS).with_suffix("").as_posix() if file.is_relative_to(EXPERIMENTS) else file.stem
+    seed = root.get("seed_everything", default=0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UserError(f"{root.origin('seed_everything')}: seed_everything is a whole number, not {seed!r}")
+    stages = _staged(root, file) if ("stages",) in root.leaves else _plain(root, own)
+    for stage in stages:
+        if stage.verb in LIGHTNING_VERBS and ("seed_everything",) not in stage.settings.leaves:
+            leaf = root.leaves.get(("seed_everything",), Leaf(seed, "fulgurite's default"))
+            stage.settings.set(("seed_everything",), leaf)
+        check_stage(stage.verb, stage.command, stage.settings, LIGHTNING_KEYS)
+    return Experiment(own, file, {k: root.get(k) for k in META_KEYS}, seed, tuple(stages))
+
+
+def _plain(root: Settings, name: str) -> list[Stage]:
+    """fit, then test with the last checkpoint if the model has a test_step."""
+    own = Settings()
+    own.leaves = {p: leaf for p, leaf in root.leaves.items() if p[0] not in META_KEYS}
+    expand_names(own)
+    model = own.get("model", "class_path")
+    if model is None:
+        raise UserError(f"{name}: no `model:` and no `stages:`\nAn experiment needs one of the two.\nfulgurite info hello   shows the smallest example")
+    stages = [Stage("fit", "fit", own)]
+    if has_method(model, "test_step"):
+        test = Settings(dict(own.leaves))
+        test.set(("ckpt_path",), Leaf("${run_dir}/fit/checkpoints/last.ckpt", "the fit before it"))
+        stages.append(Stage("test", "test", test))
+    return stages
+
+
+def _staged(root: Settings, file: Path) -> list[Stage]:
+    origin = root.origin("stages")
+    listed = root.get("stages")
+    if not isinstance(listed, list) or not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed):
+        raise UserError(f"{origin}: `stages:` is a list of {{name, verb, experiment or command, overrides}}")
+    stage_names = [item["name"] for item in listed]
+    for key in root.keys():
+        if key not in (*META_KEYS, "seed_everything", *stage_names):
+            raise UserError(_unknown_key(root.origin(key), key, [*stage_names, *META_KEYS, "seed_everything"], file))
+    if len(set(stage_names)) < len(stage_names):
+        raise UserError(f"{origin}: two stages have the same name\nStage names are folder names: each must be its own.")
+    return [_stage(item, root.under(item["name"]), origin, file) for item in listed]
+
+
+def _stage(item: dict[str, Any], changes: Settings, origin: str, file: Path) -> Stage:
+    for key in item:
+        if key not in STAGE_KEYS:
+            raise UserError(_unknown_key(origin, key, list(STAGE_KEYS), file))
+    verb, command = item.get("verb", "command" if "command" in item else "fit"), item.get("command")
+    if verb not in (*LIGHTNING_VERBS, "command"):
+        raise UserError(f"{origin}: stage '{item['name']}': no verb '{verb}'\nVerbs are {', '.join(LIGHTNING_VERBS)}, command.")
+    if (verb == "command") != bool(command):
+        raise UserError(f"{origin}: stage '{item['name']}': verb command goes with `command:`, the others with `experiment:`")
+    if command and command not in read_index().of("commands"):
+        near = nearest(command, list(read_index().of("commands")))
+        raise UserError(f"{origin}: no command named '{command}'\nDid you mean {' or '.join(near) or 'another'}?\nfulgurite list commands   shows all")
+    settings = Settings()
+    if item.get("experiment"):
+        for layer in chain(find(item["experiment"], f"{origin}: ")):
+            settings.merge((p, leaf) for p, leaf in read_yaml(layer).items() if p[0] not in META_KEYS)
+    settings.merge(_flatten(item.get("overrides") or {}, origin))
+    settings.merge(changes)
+    if verb != "command":
+        expand_names(settings)
+    return Stage(item["name"], verb, settings, command)
+
+
+def _flatten(tree: dict[str, Any], origin: str) -> list[tuple[Path_, Leaf]]:
+    layer: list[tuple[Path_, Leaf]] = []
+    for key, value in tree.items():
+        path = tuple(str(key).split("."))
+        if isinstance(value, dict) and value:
+            layer += [((*path, *p), leaf) for p, leaf in _flatten(value, origin)]
+        else:
+            layer.append((path, Leaf(value, origin)))
+    return layer
+
+
+def _unknown_key(origin: str, key: str, choices: list[str], file: Path) -> str:
+    near = nearest(key, choices)
+    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known here: {', '.join(choices)}."
+    return f"{origin}: unknown key '{key}'\n{hint}\nfulgurite explain {short_path(file).removeprefix('experiments/').removesuffix('.yaml')}   shows every key"

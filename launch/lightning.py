@@ -1,0 +1,210 @@
+"""LightningCLI with our habits: command line over checkpoint, short errors, checkpoints that are whole or absent."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import torch
+import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
+
+from ..datamodules.files import atomic_write
+from ..registry import UserError, nearest
+from .key_check import allowed_packages
+from .settings import Settings
+from .signatures import parameters
+
+PARSER_MODE = "omegaconf+"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary name and renames it: a crash leaves the old one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Save `checkpoint` (tensors, numbers, strings) under `path`.
+
+        Raises:
+            UserError: if it can't be written, a full disk included; the old file is kept.
+        """
+        try:
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{path}: the checkpoint can't be written: {error}\nThe one before it is kept. Free some space and run again: it goes on.") from error
+
+
+class ShortErrorParser(LightningArgumentParser):
+    """Raises UserError instead of printing 60 lines of usage. `settings` gives each key's origin, if known."""
+
+    settings: Settings | None = None
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Report the innermost cause, with the line or flag that set the value, and the nearest names."""
+        raise UserError(shorten(message, ShortErrorParser.settings))
+
+
+def shorten(message: str, settings: Settings | None) -> str:
+    """jsonargparse's nested message as at most six lines."""
+    keys = re.findall(r"(?:Parser key|Validation failed: Key|key) \"([\w.]+)\"", message)
+    path: tuple[str, ...] = ()
+    for key in keys:
+        parts = tuple(key.split("."))
+        inner = ("init_args", *parts) if path and settings and settings.get(*path, "class_path") else parts
+        path = (*path, *inner) if path and parts[: len(path)] != path else parts
+    wanted = [t for t in re.findall(r"Expected a[^\n]*?<class '(\w+)'>", message) if t != "NoneType"]
+    value = re.search(r"Got value: ([^\n]*)", message)
+    origin = f"{settings.origin(*path)}: " if settings and path and settings.origin(*path) != "?" else ""
+    unknown = re.search(r"(?:Unrecognized arguments: --|unrecognized arguments: --|Key )['\"]?([\w.]+)['\"]? ?(?:is not expected)?", message)
+    if wanted and value:
+        return f"{origin}'{'.'.join(path)}' is {' or '.join(dict.fromkeys(wanted))}, not {value.group(1)!r}"
+    if unknown and "nrecognized" in message:
+        key = unknown.group(1)
+        head, _, leaf = key.rpartition(".")
+        known = list(parameters("lightning.pytorch.Trainer") or {}) if head == "trainer" else ["trainer", "model", "data", "seed_everything", "ckpt_path", "config"]
+        near = nearest(leaf, known)
+        return f"unknown option --{key}" + (f"\nDid you mean {' or '.join(f'--{head}.{n}' if head else f'--{n}' for n in near)}?" if near else "")
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip() and "NoneType" not in line]
+    return origin + "\n".join(line[:300] for line in lines[:5])
+
+
+class SaveWhole(SaveConfigCallback):
+    """Saves the parsed configuration beside the run's files, over an older one."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write config.yaml once, on rank 0."""
+        if trainer.is_global_zero and not self.already_saved:
+            with atomic_write(Path(trainer.default_root_dir) / "config.yaml") as temporary:
+                self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+        self.already_saved = True
+
+
+class FulguriteCLI(LightningCLI):
+    """Stock LightningCLI apart from its errors, its checkpoint rule and the trainer's parts that every run gets."""
+
+    def __init__(self, *, logger: Logger | bool, **arguments: Any) -> None:
+        self._logger = logger
+        super().__init__(**arguments)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Add our logger, unless the configuration names its own, and whole-or-absent checkpoints."""
+        own = config.get("logger")
+        config["logger"] = self._logger if own in (None, True) else own
+        plugins = config.get("plugins") or []
+        config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        return super()._instantiate_trainer(config, callbacks)
+
+    def _parse_ckpt_path(self) -> None:
+        """Hyper-parameters of the checkpoint fill in what neither a file nor the command line gives; they never win."""
+        sub = self.config.get("subcommand")
+        path = self.config[sub].get("ckpt_path") if sub else None
+        if not path or not Path(path).is_file():
+            return
+        saved = dict(torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {}))
+        saved = {k: v for k, v in saved.items() if not k.startswith("_")}
+        given = self._given(sub)
+        current = self.config[sub].model.get("init_args", {})
+        fill = {k: v for k, v in saved.items() if k not in given and k in current}
+        for key in sorted(saved.keys() & given.keys()):
+            if saved[key] != current.get(key):
+                print(f"model.{key}: {current.get(key)} as given, not {saved[key]} from the checkpoint", file=sys.stderr)
+        if fill:
+            self.config = self.parser.parse_object({sub: {"model": {"init_args": fill}}}, self.config)
+
+    def _given(self, sub: str) -> dict[str, Any]:
+        explicit = self.parser.parse_args(self._arguments, defaults=False)
+        model = explicit[sub].get("model") if sub in explicit else None
+        return dict((model or {}).get("init_args", {}) or {})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Keep the arguments: the checkpoint rule needs to know what was given."""
+        self._arguments = args if args is not None else sys.argv[1:]
+        super().parse_arguments(parser, args)
+
+
+@dataclass(frozen=True)
+class Built:
+    """The three objects of a Lightning configuration."""
+
+    model: LightningModule
+    datamodule: LightningDataModule | None
+    trainer: Trainer
+
+
+def build(
+    settings: Settings, folder: Path, *, callbacks: list[Callback] | None = None, logger: Logger | bool = False
+) -> Built:
+    """Build model, datamodule and trainer from a stage's settings; `folder` becomes the trainer's root.
+
+    Raises:
+        UserError: if a value has the wrong type; with its file and line, or flag.
+    """
+    _set_parsing()
+    folder.mkdir(parents=True, exist_ok=True)
+    given = folder / "given.yaml"
+    with atomic_write(given) as temporary:
+        values = {k: v for k, v in settings.to_dict().items() if k != "ckpt_path"}
+        temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    ShortErrorParser.settings = settings
+    try:
+        cli = FulguriteCLI(**_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger))
+    except SystemExit as error:
+        raise UserError(f"{given}: the configuration can't be used") from error
+    finally:
+        ShortErrorParser.settings = None
+    return Built(cli.model, cli.datamodule, cli.trainer)
+
+
+def run_verb(arguments: list[str], folder: Path, callbacks: list[Callback], logger: Logger | bool) -> Trainer:
+    """A stock LightningCLI call (`fit -c FILE --model.init_args.lr 1 …`), with our callbacks as defaults."""
+    _set_parsing()
+    return FulguriteCLI(**_cli_arguments(arguments, True, folder, callbacks, logger)).trainer
+
+
+def _cli_arguments(
+    args: list[str], run: bool, folder: Path, callbacks: list[Callback], logger: Logger | bool
+) -> dict[str, Any]:
+    defaults: dict[str, Any] = {
+        "default_root_dir": str(folder),
+        "callbacks": callbacks,
+        "enable_progress_bar": sys.stderr.isatty(),
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+    }
+    mode: Callable[[], dict[str, Any]] = lambda: {"parser_mode": PARSER_MODE}  # noqa: E731
+    verbs = {v: mode() for v in ("fit", "validate", "test", "predict")} if run else {}
+    return {
+        "model_class": LightningModule,
+        "datamodule_class": LightningDataModule,
+        "subclass_mode_model": True,
+        "subclass_mode_data": True,
+        "parser_class": ShortErrorParser,
+        "parser_kwargs": {**mode(), **verbs},
+        "save_config_callback": SaveWhole,
+        "trainer_defaults": defaults,
+        "seed_everything_default": 0,
+        "args": args,
+        "run": run,
+        "logger": logger,
+    }
+
+
+def _set_parsing() -> None:
+    jsonargparse.set_parsing_settings(
+        omegaconf_absolute_to_relative_paths=True,
+        import_path_denylist=["*"],
+        import_path_allowlist=[*allowed_packages(), "builtins"],
+    )
+    for nuisance in ("does not have many workers", "args parameter is intended to run from within Python"):
+        warnings.filterwarnings("ignore", message=f".*{nuisance}.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

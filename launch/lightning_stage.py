@@ -1,0 +1,70 @@
+"""One Lightning stage of a run: built, given our callbacks, started or taken up again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from ..datamodules.files import write_json
+from ..registry import UserError
+from .callbacks import LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
+from .lightning import Built, build
+from .settings import Settings
+
+
+def default_callbacks(folder: Path, stop_at: float | None = None, every_n_steps: int = 50) -> list[Any]:
+    """The callbacks of every run, in their order: a step's metrics are written before the checkpoint that holds it."""
+    import sys
+
+    callbacks: list[Any] = [RandomState(), MetricsFile(folder / "metrics.csv")]
+    if not sys.stderr.isatty():
+        callbacks.append(LineProgress())
+    return [*callbacks, ResumePoint(folder / "checkpoints", every_n_steps, stop_at)]
+
+
+def run_lightning_stage(
+    verb: str, settings: Settings, folder: Path, stop_at: float | None, wandb: dict[str, Any] | None
+) -> str:
+    """Run one verb; returns the state it ended in, `done` or `stopped`.
+
+    Raises:
+        UserError: if the checkpoint that the stage names does not exist.
+    """
+    logger: Logger | bool = False
+    if wandb is not None:
+        from .wandb import wandb_logger
+
+        logger = wandb_logger(folder, **wandb)
+    built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
+    try:
+        _run(verb, built, _checkpoint(verb, settings, folder))
+    except OutOfTime:
+        return "stopped"
+    finally:
+        if wandb is not None:
+            import wandb as client
+
+            client.finish()
+    results = getattr(built.model, "results", None)
+    if callable(results) and built.trainer.is_global_zero:
+        write_json(folder / "results.json", {"schema_version": 1, **results()})
+    return "done"
+
+
+def _checkpoint(verb: str, settings: Settings, folder: Path) -> str | None:
+    own = folder / "checkpoints" / "last.ckpt"
+    if verb == "fit" and own.is_file():
+        return str(own)
+    named = settings.get("ckpt_path")
+    if named is not None and not Path(named).is_file():
+        raise UserError(f"{settings.origin('ckpt_path')}: no checkpoint at {named}")
+    return str(named) if named else None
+
+
+def _run(verb: str, built: Built, checkpoint: str | None) -> None:
+    method = getattr(built.trainer, verb)
+    extra = {"weights_only": True} if checkpoint else {}
+    quiet = {"verbose": False} if verb in ("test", "validate") else {}
+    method(built.model, datamodule=built.datamodule, ckpt_path=checkpoint, **extra, **quiet)

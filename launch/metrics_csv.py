@@ -1,0 +1,25 @@
+"""Reading metrics.csv: long form, one line per logged number."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+COLUMNS = ("step", "epoch", "metric", "value")
+
+
+def read_metrics(file: Path) -> list[tuple[int, int, str, float]]:
+    """Rows (step, epoch, metric, value) of a metrics.csv; a line cut off by a crash is left out."""
+    if not file.is_file():
+        return []
+    rows = []
+    with file.open(newline="", encoding="utf-8") as lines:
+        for row in list(csv.reader(lines))[1:]:
+            if len(row) == len(COLUMNS) and row[3]:
+                rows.append((int(row[0]), int(row[1]), row[2], float(row[3])))
+    return rows
+
+
+def last_metrics(file: Path) -> dict[str, float]:
+    """The last value of each metric."""
+    return {metric: value for _, _, metric, value in read_metrics(file)}

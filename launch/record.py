@@ -1,0 +1,120 @@
+"""record.json: what a run was, on what it ran, and what came out; also of a run that failed."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..datamodules.files import write_json
+from ..registry import ROOT
+from .estimate import memory_gb
+from .experiment import Experiment
+from .run_folder import RunFolder, now
+
+SCHEMA_VERSION = 1
+LIBRARIES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", "peft", "numpy", "jsonargparse")
+
+
+def write_record(run: RunFolder, experiment: Experiment, command: str, error: BaseException | None) -> None:
+    """Write record.json from the run's state, its stages' metrics and results, and the surroundings."""
+    stages = []
+    metrics: dict[str, float] = {}
+    for stage in experiment.stages:
+        entry, folder = run.stage(stage.name), run.path / stage.name
+        found = stage_metrics(folder)
+        metrics |= found
+        stages.append({"name": stage.name, "verb": stage.verb, "command": stage.command, **entry, "metrics": found})
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": experiment.name,
+        "title": experiment.meta.get("title"),
+        "paper": experiment.meta.get("paper"),
+        "published": experiment.meta.get("published"),
+        "command": command,
+        "status": "done" if run.finished else "failed" if error else "stopped",
+        "error": next((s["error"] for s in stages if s.get("error")), None),
+        "seed": experiment.seed,
+        "digest": run.state["digest"],
+        "created": run.state["created"],
+        "written": now(),
+        "seconds": sum(s["seconds"] for s in stages),
+        "stages": stages,
+        "metrics": metrics,
+        "git": git_state(),
+        "machine": machine(),
+        "versions": versions(),
+    }
+    write_json(run.path / "record.json", record)
+    resolved = {s.name: {"verb": s.verb, "command": s.command, "settings": s.settings.to_dict()} for s in experiment.stages}
+    write_json(run.path / "resolved.json", {"schema_version": 1, "experiment": experiment.name, "stages": resolved})
+
+
+def stage_results(folder: Path) -> dict[str, Any]:
+    """A stage's results.json (metrics, tables, statements, figures), or nothing."""
+    try:
+        found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def stage_metrics(folder: Path) -> dict[str, float]:
+    """Last logged value of each metric of a stage, and the metrics of its results.json."""
+    from .metrics_csv import last_metrics
+
+    return {**last_metrics(folder / "metrics.csv"), **stage_results(folder).get("metrics", {})}
+
+
+@functools.cache
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None where the package lies in no git checkout."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD") if (ROOT / ".git").exists() else ""
+        return {"commit": commit, "changed_files": len(git("status", "--porcelain").splitlines())} if commit else None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@functools.cache
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, GPU and system."""
+    cpu = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    torch = sys.modules.get("torch")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    memory = memory_gb()
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(memory, 1) if memory else None,
+        "gpus": gpus,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that decide numbers."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

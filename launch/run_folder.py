@@ -1,0 +1,140 @@
+"""Run folders `runs/<experiment>/<time>-<id>/`: made, found again, locked, read.
+
+`run.json` holds what the stage runner knows: the experiment's digest, and for each stage its state, attempts and times.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..datamodules.files import write_json
+from ..registry import ROOT, UserError
+from .experiment import Experiment, Stage
+
+SCHEMA_VERSION = 1
+DEFAULT_ROOT = Path("runs")
+
+
+def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class RunFolder:
+    """One run on disk. `state` is run.json's content; `save` writes it."""
+
+    path: Path
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """A stage's entry in run.json; made when first asked for."""
+        entry: dict[str, Any] = self.state["stages"].setdefault(name, {"state": "pending", "attempts": 0, "seconds": 0.0})
+        return entry
+
+    def save(self) -> None:
+        """Write run.json."""
+        write_json(self.path / "run.json", self.state)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all stages ended well."""
+        stages = self.state["stages"].values()
+        return bool(stages) and all(s["state"] == "done" for s in stages)
+
+    def lock(self) -> FileLock:
+        """Take the run's lock; the system frees it when the process dies, however it dies.
+
+        Raises:
+            UserError: if another process works in this folder.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.path}: another process is running this experiment\nWait for it, or start a separate run with --new.") from None
+        return lock
+
+
+def read(path: Path) -> RunFolder | None:
+    """The run in a folder; None if there is none, or its run.json is of another schema or damaged."""
+    try:
+        state = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return RunFolder(path, state) if isinstance(state, dict) and state.get("schema_version") == SCHEMA_VERSION else None
+
+
+def all_runs(root: Path) -> Iterator[RunFolder]:
+    """Every run below `root`, oldest first."""
+    found = [run for file in root.rglob("run.json") if (run := read(file.parent))]
+    yield from sorted(found, key=lambda run: (run.state["created"], str(run.path)))
+
+
+def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
+    """The folder to work in: the newest run of the same digest whose inputs are unchanged, else a new one.
+
+    Raises:
+        UserError: if the folder can't be made.
+    """
+    home = root / experiment.name
+    same = [r for r in all_runs(home) if r.path.parent == home and r.state["digest"] == experiment.digest()]
+    unchanged = [r for r in same if all(_unchanged(r, s) for s in experiment.stages)]
+    unfinished = [r for r in unchanged if not r.finished]
+    if not new and unchanged:
+        return (unfinished or unchanged)[-1]
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    run = RunFolder(home / f"{stamp}-{secrets.token_hex(2)}")
+    try:
+        run.path.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{run.path}: can't be made: {error.strerror}\nChoose another place with --output FOLDER.") from None
+    run.state = {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": experiment.name,
+        "digest": experiment.digest(),
+        "seed": experiment.seed,
+        "created": now(),
+        "code": code_digest(),
+        "stages": {s.name: {"state": "pending", "attempts": 0, "seconds": 0.0} for s in experiment.stages},
+    }
+    run.save()
+    return run
+
+
+def _unchanged(run: RunFolder, stage: Stage) -> bool:
+    entry = run.stage(stage.name)
+    return entry["state"] != "done" or entry.get("inputs") == inputs_digest(stage)
+
+
+def inputs_digest(stage: Stage) -> str:
+    """sha256 over the files from outside the run that a stage's settings name (`path` or `kind:path`), by size and
+    time; a folder counts by its own time."""
+    seen = hashlib.sha256()
+    for path, leaf in stage.settings:
+        values = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+        for value in (v for v in values if isinstance(v, str) and "${" not in v):
+            for text in (value, value.partition(":")[2]):
+                if text and ("/" in text or "." in text) and os.path.exists(text):
+                    stat = os.stat(text)
+                    seen.update(f"{path}{text}{stat.st_size}{stat.st_mtime_ns}".encode())
+    return seen.hexdigest()
+
+
+def code_digest() -> str:
+    """sha256 over the package's Python files: tells whether a run goes on with the code that began it."""
+    seen = hashlib.sha256()
+    for room in ("kernels", "datamodules", "lightning_modules", "launch"):
+        for file in sorted((ROOT / room).rglob("*.py")):
+            seen.update(file.read_bytes())
+    return seen.hexdigest()

@@ -1,0 +1,121 @@
+"""`fulgurite runs`: past runs listed, shown, compared, cleaned."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from ..registry import UserError
+from .estimate import duration
+from .run_folder import RunFolder, all_runs
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def print_outcome(run_dir: Path) -> int:
+    """Say how a run ended and where its report lies; returns the exit status (0, or 75 if time ran out)."""
+    record = _record(run_dir)
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    shown = {k: v for k, v in record["metrics"].items() if k.startswith("test/")} or record["metrics"]
+    for key, value in list(sorted(shown.items()))[:20]:
+        table.add_row(key, f"{value:.4g}")
+    console.print(table)
+    console.print(f"{record['status']} in {duration(record['seconds'])}; report: {run_dir / 'report.md'}")
+    return 0 if record["status"] == "done" else 75
+
+
+def print_runs(root: Path) -> None:
+    """One line a run, newest last."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("run", "status", "took", "seed", "metrics"):
+        table.add_column(column)
+    found = list(all_runs(root))
+    for run in found:
+        status = "done" if run.finished else next((s["state"] for s in run.state["stages"].values() if s["state"] != "done"), "?")
+        seconds = sum(s["seconds"] for s in run.state["stages"].values())
+        metrics = _record(run.path)["metrics"] if (run.path / "record.json").is_file() else {}
+        test = [f"{k.removeprefix('test/')} {v:.3g}" for k, v in metrics.items() if k.startswith("test/")]
+        table.add_row(str(run.path.relative_to(root)), status, duration(seconds), str(run.state["seed"]), ", ".join(test[:3]))
+    console.print(table if found else f"no runs in {root}")
+
+
+def show(root: Path, chosen: list[str]) -> None:
+    """Print a run's report (the newest run's, if none is named)."""
+    run = find_run(root, chosen[0]) if chosen else next(iter(reversed(list(all_runs(root)))), None)
+    if run is None:
+        raise UserError(f"no runs in {root}\nfulgurite run hello   makes one")
+    print((run.path / "report.md").read_text(encoding="utf-8"))
+
+
+def compare(root: Path, chosen: list[str]) -> None:
+    """Print the settings and metrics in which two runs differ.
+
+    Raises:
+        UserError: unless two runs are named.
+    """
+    if len(chosen) != 2:
+        raise UserError("compare takes two runs\nfulgurite runs compare RUN RUN\nfulgurite runs list   shows them")
+    a, b = (find_run(root, name) for name in chosen)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("", a.path.name, b.path.name):
+        table.add_column(column)
+    left, right = _settings(a), _settings(b)
+    for key in sorted(left.keys() | right.keys()):
+        if left.get(key) != right.get(key):
+            table.add_row(key, str(left.get(key, "–")), str(right.get(key, "–")))
+    table.add_section()
+    old, new = _record(a.path)["metrics"], _record(b.path)["metrics"]
+    for key in sorted(old.keys() | new.keys()):
+        table.add_row(key, *(f"{m[key]:.4g}" if key in m else "–" for m in (old, new)))
+    console.print(table)
+
+
+def clean(root: Path, chosen: list[str]) -> None:
+    """Delete the named runs, or those that did not end well and that nobody works on."""
+    for run in [find_run(root, n) for n in chosen] or [r for r in all_runs(root) if not r.finished]:
+        try:
+            with FileLock(run.path / ".lock").acquire(timeout=0):
+                shutil.rmtree(run.path, ignore_errors=True)
+                console.print(f"deleted {run.path}")
+        except Timeout:
+            console.print(f"{run.path} is running, left alone")
+
+
+def find_run(root: Path, name: str) -> RunFolder:
+    """A run by its folder or the end of its name.
+
+    Raises:
+        UserError: if none or several fit.
+    """
+    fits = [r for r in all_runs(root) if str(r.path).endswith(name.rstrip("/")) or r.path == Path(name)]
+    if len(fits) != 1:
+        what = "no run" if not fits else f"{len(fits)} runs"
+        raise UserError(f"{what} in {root} named '{name}'\nfulgurite runs list   shows them")
+    return fits[0]
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((run_dir / "record.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run_dir / 'record.json'}: can't be read: {error}") from None
+    return record
+
+
+def _settings(run: RunFolder) -> dict[str, Any]:
+    stages = json.loads((run.path / "resolved.json").read_text(encoding="utf-8"))["stages"]
+    flat: dict[str, Any] = {}
+
+    def walk(tree: dict[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            walk(value, f"{prefix}{key}.") if isinstance(value, dict) else flat.__setitem__(prefix + key, value)
+
+    for name, stage in stages.items():
+        walk(stage["settings"], f"{name}.")
+    return flat

@@ -1,0 +1,166 @@
+"""Settings with their origins: YAML files and flags merged leaf by leaf, each leaf knowing where it came from.
+
+A `Settings` maps a path such as `("model", "init_args", "lr")` to a `Leaf`. Lists are leaves. No torch here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..registry import ROOT, UserError
+
+Path_ = tuple[str, ...]
+CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One value, where it was set, and the leaf that it replaced."""
+
+    value: Any
+    origin: str
+    replaced: Leaf | None = field(default=None, compare=False)
+
+
+class _LineLoader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that `1e-4` is a number, as people expect."""
+
+
+_LineLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)(?:[eE][-+]?[0-9]+)$"),
+    list("-+0123456789."),
+)
+
+
+def parse_value(text: str) -> Any:
+    """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None."""
+    try:
+        return yaml.load(text, Loader=_LineLoader)  # noqa: S506  (a subclass of SafeLoader)
+    except yaml.YAMLError:
+        return text
+
+
+def short_path(file: Path) -> str:
+    """A file's path as users know it: from the package's root, or from where they stand."""
+    for base in (ROOT, Path.cwd()):
+        if file.is_relative_to(base):
+            return str(file.relative_to(base))
+    return str(file)
+
+
+def read_yaml(file: Path) -> dict[Path_, Leaf]:
+    """Leaves of a YAML file in order, with `file:line` origins. Dotted keys (`model.lr: 1`) count as nested ones.
+
+    Raises:
+        UserError: if the file can't be read, is no YAML, is no mapping, or has a key twice; names the line.
+    """
+    name = short_path(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name}: can't be read: {error}") from None
+    try:
+        root = yaml.compose(text, Loader=_LineLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{place}: not valid YAML: {problem}\nCheck the indentation and quotes on and above it.") from None
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"{name}:1: an experiment is a mapping of keys to values, this is a {root.id}")
+    leaves: dict[Path_, Leaf] = {}
+    _walk(root, (), name, leaves)
+    return leaves
+
+
+def _walk(node: yaml.MappingNode, path: Path_, name: str, leaves: dict[Path_, Leaf]) -> None:
+    for key_node, value_node in node.value:
+        key = (*path, *str(key_node.value).split("."))
+        line = f"{name}:{key_node.start_mark.line + 1}"
+        if any(old[: len(key)] == key for old in leaves):
+            raise UserError(f"{line}: '{'.'.join(key)}' is set twice in this file\nKeep one of the two.")
+        if isinstance(value_node, yaml.MappingNode) and value_node.value:
+            _walk(value_node, key, name, leaves)
+        else:
+            loader = _LineLoader("")
+            value = loader.construct_object(value_node, deep=True)
+            leaves[key] = Leaf(value, line)
+
+
+class Settings:
+    """An ordered tree of leaves; later layers win. Short forms are understood once a class is known: with
+    `model.class_path` set, `model.lr` means `model.init_args.lr`, and `model: dnd` sets the class."""
+
+    def __init__(self, leaves: dict[Path_, Leaf] | None = None) -> None:
+        self.leaves: dict[Path_, Leaf] = {}
+        self.merge((leaves or {}).items())
+
+    def merge(self, layer: Iterable[tuple[Path_, Leaf]]) -> Settings:
+        """Lay another layer over this one, class paths first so that short forms find their class."""
+        for path, leaf in sorted(layer, key=lambda item: item[0][-1] != "class_path"):
+            self.set(path, leaf)
+        return self
+
+    def set(self, path: Path_, leaf: Leaf) -> None:
+        """Set one leaf; whatever it shadows (itself, a leaf above, leaves below) goes, and is kept as `replaced`."""
+        path = self._long_form(path)
+        if (*path, "class_path") in self.leaves and isinstance(leaf.value, str):
+            path = (*path, "class_path")
+        old = self.leaves.get(path)
+        for other in [p for p in self.leaves if p[: len(path)] == path or path[: len(p)] == p]:
+            del self.leaves[other]
+        self.leaves[path] = replace(leaf, replaced=old) if old and old.origin != leaf.origin else leaf
+
+    def _long_form(self, path: Path_) -> Path_:
+        for cut in range(1, len(path)):
+            if (*path[:cut], "class_path") in self.leaves and path[cut] not in CLASS_KEYS:
+                return self._long_form((*path[:cut], "init_args", *path[cut:]))
+        return path
+
+    def under(self, *prefix: str) -> Settings:
+        """The subtree below a prefix, with the prefix taken off."""
+        size = len(prefix)
+        found = Settings()
+        found.leaves = {p[size:]: leaf for p, leaf in self.leaves.items() if p[:size] == prefix and len(p) > size}
+        return found
+
+    def get(self, *path: str, default: Any = None) -> Any:
+        """Value at a path: a leaf's value, or the nested dict below it."""
+        if path in self.leaves:
+            return self.leaves[path].value
+        below = self.under(*path)
+        return below.to_dict() if below.leaves else default
+
+    def origin(self, *path: str) -> str:
+        """Where a path was set: its own leaf's origin, or the first one below it."""
+        for cut in range(len(path), 0, -1):
+            if path[:cut] in self.leaves:
+                return self.leaves[path[:cut]].origin
+        below = next(iter(self.under(*path).leaves.values()), None)
+        return below.origin if below else "?"
+
+    def keys(self) -> list[str]:
+        """First parts of all paths, in order, each once."""
+        return list(dict.fromkeys(p[0] for p in self.leaves))
+
+    def __iter__(self) -> Iterator[tuple[Path_, Leaf]]:
+        return iter(self.leaves.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain dict of the values."""
+        tree: dict[str, Any] = {}
+        for path, leaf in self.leaves.items():
+            node = tree
+            for key in path[:-1]:
+                node = node.setdefault(key, {})
+            node[path[-1]] = leaf.value
+        return tree

@@ -1,0 +1,139 @@
+"""What arguments a class or function takes, read from its source text: nothing is imported, so torch stays out.
+
+Used to find misspelt keys before anything heavy starts, to suggest the right ones, and by `info` and `explain`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..registry import find_source
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument: its annotation and default as source text (default None: required), and where it stands."""
+
+    name: str
+    annotation: str
+    default: str | None
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A class or function found in a source file."""
+
+    node: ast.ClassDef | ast.FunctionDef
+    module: str
+    file: Path
+
+
+@functools.lru_cache(maxsize=512)
+def _parse(file: Path) -> ast.Module | None:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, SyntaxError, UnicodeDecodeError):
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def locate(dotted: str, depth: int = 8) -> Definition | None:
+    """Find the definition behind a dotted path, following re-exports such as `from .trainer import Trainer`."""
+    module, _, name = dotted.rpartition(".")
+    file = find_source(module) if module and depth else None
+    tree = _parse(file) if file else None
+    if file is None or tree is None:
+        return None
+    for node in _flat(tree.body):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return Definition(node, module, file)
+    origin = _imports(tree, module, file).get(name)
+    return locate(origin, depth - 1) if origin else None
+
+
+def parameters(dotted: str) -> dict[str, Parameter] | None:
+    """Arguments by name, without `self`; None if they can't be told from the text (C code, open `**kwargs`)."""
+    found = locate(dotted)
+    return _of(found) if found else None
+
+
+def _of(found: Definition, depth: int = 8) -> dict[str, Parameter] | None:
+    if isinstance(found.node, ast.FunctionDef):
+        return _from_function(found.node, found.file)
+    init = next((n for n in found.node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    own = _from_function(init, found.file, skip_first=True) if init else {}
+    if init and init.args.kwarg is None:
+        return own
+    if not init and any("dataclass" in ast.unparse(d) for d in found.node.decorator_list):
+        return None
+    tree = _parse(found.file)
+    known = _imports(tree, found.module, found.file) if tree else {}
+    inherited: dict[str, Parameter] = {}
+    for base in found.node.bases:
+        name = ast.unparse(base).partition("[")[0]
+        head, _, rest = name.partition(".")
+        dotted = known.get(head, f"{found.module}.{head}") + (f".{rest}" if rest else "")
+        parent = locate(dotted) if depth else None
+        below = _of(parent, depth - 1) if parent else None
+        if below is None:
+            return None if init or not own else own
+        inherited |= below
+        if below and not init:
+            break
+    return {**inherited, **own}
+
+
+def _from_function(node: ast.FunctionDef, file: Path, skip_first: bool = False) -> dict[str, Parameter]:
+    positional = [*node.args.posonlyargs, *node.args.args][1 if skip_first else 0 :]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(node.args.defaults)) + list(node.args.defaults)
+    pairs = [*zip(positional, defaults[-len(positional) :] if positional else [], strict=True)]
+    pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    return {
+        a.arg: Parameter(
+            a.arg, ast.unparse(a.annotation) if a.annotation else "", ast.unparse(d) if d else None, file, a.lineno
+        )
+        for a, d in pairs
+    }
+
+
+def _flat(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Statements of a module, those inside top-level `if` and `try` included."""
+    found: list[ast.stmt] = []
+    for node in body:
+        found.append(node)
+        for part in ("body", "orelse", "finalbody"):
+            if isinstance(node, ast.If | ast.Try):
+                found += _flat(getattr(node, part, []))
+    return found
+
+
+def _imports(tree: ast.Module, module: str, file: Path) -> dict[str, str]:
+    """Local name -> dotted path, for every import at the top of a module."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found: dict[str, str] = {}
+    for node in _flat(tree.body):
+        if isinstance(node, ast.Import):
+            found.update({a.asname or a.name.partition(".")[0]: a.asname and a.name or a.name.partition(".")[0] for a in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            parent = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*parent, *([node.module] if node.module else [])])
+            found.update({a.asname or a.name: f"{source}.{a.name}" for a in node.names})
+    return found
+
+
+def has_method(dotted: str, method: str) -> bool:
+    """Whether a class defines a method itself or in a base of its own package, by its source text."""
+    found = locate(dotted)
+    if found is None or not isinstance(found.node, ast.ClassDef):
+        return False
+    if any(isinstance(n, ast.FunctionDef) and n.name == method for n in found.node.body):
+        return True
+    tree = _parse(found.file)
+    known = _imports(tree, found.module, found.file) if tree else {}
+    bases = [known.get(ast.unparse(b), f"{found.module}.{ast.unparse(b)}") for b in found.node.bases]
+    return any(b.partition(".")[0] == dotted.partition(".")[0] and has_method(b, method) for b in bases)

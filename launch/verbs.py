@@ -1,0 +1,181 @@
+"""What each verb of the command line does. Each imports only what it needs: `list`, `info` and `explain` need no torch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from ..registry import UserError
+
+
+def run(options: argparse.Namespace) -> int:
+    """`fulgurite run`: the stages of an experiment, once for each seed if seeds are given."""
+    from .experiment import parse_flags, resolve
+
+    flags, files = parse_flags(options.settings), _config_files(options.config)
+    seeds = _seeds(options.seeds)
+    experiment = resolve(options.experiment, flags, files)
+    wandb = {"project": options.wandb, "entity": options.wandb_entity, "group": options.wandb_group, "tags": options.wandb_tags}
+    max_time_s = _seconds(options.max_time)
+
+    from .stages import RunOptions, run_experiment
+
+    command = shlex.join(["fulgurite", *sys.argv[1:]])
+    run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb if options.wandb else None, command)
+    if seeds:
+        from .seeds import run_seeds
+
+        return run_seeds(options.experiment, flags, files, seeds, run_options)
+    folder = run_experiment(experiment, run_options)
+    from .runs import print_outcome
+
+    return print_outcome(folder.path)
+
+
+def list_names(options: argparse.Namespace) -> None:
+    """`fulgurite list`."""
+    from .listing import print_list
+
+    print_list(options.kind)
+
+
+def info(options: argparse.Namespace) -> None:
+    """`fulgurite info`."""
+    from .listing import print_info
+
+    print_info(options.name)
+
+
+def explain(options: argparse.Namespace) -> None:
+    """`fulgurite explain`."""
+    from .experiment import parse_flags, resolve
+    from .explain import print_explanation
+
+    print_explanation(resolve(options.experiment, parse_flags(options.settings), _config_files(options.config)), options.key)
+
+
+def fetch(options: argparse.Namespace) -> None:
+    """`fulgurite fetch`."""
+    from ..datamodules.sources.download import fetch as fetch_source
+
+    names = [*options.names]
+    if options.experiment:
+        from .experiment import resolve
+
+        names += resolve(options.experiment).meta["sources"] or []
+        if not names:
+            print(f"{options.experiment} needs no download")
+    elif not names:
+        raise UserError("fetch what?\nfulgurite fetch NAME, or --for EXPERIMENT\nfulgurite list sources   shows the names")
+    for name in names:
+        print(f"{name}: {fetch_source(name)}")
+
+
+def cache(options: argparse.Namespace) -> None:
+    """`fulgurite cache list|clean`."""
+    from .listing import clean_cache, print_cache
+
+    clean_cache(options.names) if options.action == "clean" else print_cache()
+
+
+def runs(options: argparse.Namespace) -> None:
+    """`fulgurite runs list|show|compare|clean`."""
+    from . import runs as past
+
+    root = Path(options.output)
+    if options.action == "show":
+        past.show(root, options.names)
+    elif options.action == "compare":
+        past.compare(root, options.names)
+    elif options.action == "clean":
+        past.clean(root, options.names)
+    else:
+        past.print_runs(root)
+
+
+def results(options: argparse.Namespace) -> None:
+    """`fulgurite results`."""
+    from .results import publish, write_results
+
+    for name in options.publish:
+        publish(Path(options.output), name)
+    print(write_results())
+
+
+def new(options: argparse.Namespace) -> None:
+    """`fulgurite new paper NAME`."""
+    from .new_paper import write_skeleton
+
+    write_skeleton(options.name)
+
+
+def doctor(options: argparse.Namespace) -> None:
+    """`fulgurite doctor`."""
+    from .doctor import print_report
+
+    print_report()
+
+
+def lightning_verb(verb: str, arguments: list[str]) -> int:
+    """`fulgurite fit EXPERIMENT …`: stock LightningCLI; an experiment's name stands for `-c` its resolved file."""
+    import datetime
+    import tempfile
+
+    import yaml
+
+    from .experiment import resolve
+
+    folder, config = Path("runs") / verb, []
+    if arguments and not arguments[0].startswith("-"):
+        experiment = resolve(arguments[0])
+        chosen = [s for s in experiment.stages if s.verb == verb] or [s for s in experiment.stages if s.verb == "fit"]
+        if len(chosen) != 1:
+            raise UserError(f"{experiment.name} has {len(chosen)} stages to {verb}\nfulgurite run {experiment.name}   runs all its stages")
+        folder = Path("runs") / experiment.name
+        values = {k: v for k, v in chosen[0].settings.to_dict().items() if k != "ckpt_path"}
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+            yaml.safe_dump(values, file, sort_keys=False)
+        config, arguments = ["-c", file.name], arguments[1:]
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = folder / f"{verb}-{stamp}"
+
+    from .lightning import run_verb
+    from .lightning_stage import default_callbacks
+
+    try:
+        run_verb([verb, *config, *arguments], folder, default_callbacks(folder), False)
+    finally:
+        for path in config[1:]:
+            Path(path).unlink()
+    print(folder)
+    return 0
+
+
+def _config_files(names: list[str]) -> list[Path]:
+    for name in names:
+        if not Path(name).is_file():
+            raise UserError(f"no such file: {name}")
+    return [Path(n) for n in names]
+
+
+def _seeds(text: str | None) -> list[int]:
+    if not text:
+        return []
+    if not re.fullmatch(r"\d+(,\d+)+", text):
+        raise UserError(f"--seeds {text}: give at least two whole numbers, such as --seeds 0,1,2")
+    seeds = [int(s) for s in text.split(",")]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: a seed stands there twice; each seed counts once")
+    return seeds
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found or float(found.group(1)) == 0:
+        raise UserError(f"--max-time {text}: give a time such as 90s, 9m or 1.5h")
+    return float(found.group(1)) * {"": 1, "s": 1, "m": 60, "h": 3600}[found.group(2)]

@@ -1,0 +1,1 @@
+"""What learns: one folder per paper."""
