@@ -36,6 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fulgurite: stopped; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except SystemExit as stop:
+        if type(stop).__name__ != "SIGTERMException":  # Lightning's; it carries no status
+            raise
+        print("fulgurite: stopped by SIGTERM; the same command goes on where it stopped", file=sys.stderr)
+        return 143
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

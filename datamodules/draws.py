@@ -6,20 +6,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
-from torch import Generator
+from torch import Generator, distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 
-class DrawLoader(DataLoader[Any]):
+class DrawLoader:
     """Loads `dataset[0]`, `dataset[1]`, … in batches: an endless stream of draws, of which an epoch is a window.
 
     The dataset turns a draw's number into an item by itself (by a generator seeded with `(seed, draw)`, or by
     `Shuffled`), so the loader's whole state is the number of batches it gave. Lightning saves it with the checkpoint.
+    In a multi-process run the batches are dealt out in turn: no draw comes twice, and each process gives as many. It
+    wraps a torch DataLoader instead of being one, since Lightning puts a sampler of its own into those.
 
     Args:
         dataset: `dataset[draw]` for any draw >= 0.
-        batch_size: draws per batch.
-        num_batches: batches per epoch.
+        batch_size: draws per batch (of each process).
+        num_batches: batches per epoch (of each process).
         collate_fn: as in torch's DataLoader.
         num_workers: worker processes; items do not depend on it.
     """
@@ -32,16 +34,20 @@ class DrawLoader(DataLoader[Any]):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         num_workers: int = 0,
     ) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
         self._window = _Window(batch_size, num_batches)
         # a generator of its own: making an iterator then draws nothing from the global one, resumed or not
-        super().__init__(
+        self._loader: DataLoader[Any] = DataLoader(
             dataset, batch_sampler=self._window, collate_fn=collate_fn, num_workers=num_workers, generator=Generator()
         )
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Give the rest of the current window."""
+    def __len__(self) -> int:
+        return self._window.num_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """Give the next `num_batches` batches."""
         self._window.start = self._window.given
-        for batch in super().__iter__():
+        for batch in self._loader:
             self._window.given += 1
             yield batch
 
@@ -55,16 +61,18 @@ class DrawLoader(DataLoader[Any]):
 
 
 class _Window(Sampler[list[int]]):
-    """Batches of draw numbers from `start` to the end of the epoch that it lies in."""
+    """Batches of draw numbers from `start` on, an epoch long. A trainer that resumes within an epoch stops earlier."""
 
     def __init__(self, batch_size: int, num_batches: int) -> None:
         self.size, self.num_batches = batch_size, num_batches
         self.start = self.given = 0
 
     def __iter__(self) -> Iterator[list[int]]:
-        end = (self.start // self.num_batches + 1) * self.num_batches
-        for batch in range(self.start, end):
-            yield list(range(batch * self.size, (batch + 1) * self.size))
+        together = distributed.is_available() and distributed.is_initialized()
+        rank, world_size = (distributed.get_rank(), distributed.get_world_size()) if together else (0, 1)
+        for batch in range(self.start, self.start + self.num_batches):
+            first = (batch * world_size + rank) * self.size
+            yield list(range(first, first + self.size))
 
     def __len__(self) -> int:
         return self.num_batches

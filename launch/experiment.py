@@ -55,8 +55,8 @@ class Experiment:
     stages: tuple[Stage, ...]
 
     def digest(self) -> str:
-        """sha256 over all stages: two runs with the same digest do the same work."""
-        return hashlib.sha256("".join(s.name + s.digest() for s in self.stages).encode()).hexdigest()
+        """sha256 over the seed and all stages: two runs with the same digest do the same work."""
+        return hashlib.sha256("".join([str(self.seed), *(s.name + s.digest() for s in self.stages)]).encode()).hexdigest()
 
 
 def names() -> list[str]:

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import Logger
 
 from ..datamodules.files import atomic_write
 from ..registry import UserError, nearest
+from .callbacks import ResumePoint
 from .key_check import allowed_packages
 from .settings import Settings
 from .signatures import parameters
@@ -97,11 +98,17 @@ class FulguriteCLI(LightningCLI):
         super().__init__(**arguments)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Add our logger, unless the configuration names its own, and whole-or-absent checkpoints."""
+        """Add our logger and resume point, unless the configuration names its own, and whole-or-absent checkpoints."""
         own = config.get("logger")
         config["logger"] = self._logger if own in (None, True) else own
         plugins = config.get("plugins") or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        named = config.get("callbacks") or []
+        chosen = [c for c in (named if isinstance(named, list) else [named]) if isinstance(c, ResumePoint)]
+        defaults = self.trainer_defaults["callbacks"]
+        for default in [c for c in defaults if isinstance(c, ResumePoint) and chosen]:
+            chosen[-1].folder, chosen[-1].stop_at = default.folder, default.stop_at
+            defaults.remove(default)
         return super()._instantiate_trainer(config, callbacks)
 
     def _parse_ckpt_path(self) -> None:
@@ -205,6 +212,12 @@ def _set_parsing() -> None:
         import_path_denylist=["*"],
         import_path_allowlist=[*allowed_packages(), "builtins"],
     )
-    for nuisance in ("does not have many workers", "args parameter is intended to run from within Python"):
+    nuisances = (
+        "does not have many workers",
+        "args parameter is intended to run from within Python",
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    )
+    for nuisance in nuisances:
         warnings.filterwarnings("ignore", message=f".*{nuisance}.*")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for talker in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
+        logging.getLogger(f"lightning.{talker}").setLevel(logging.WARNING)

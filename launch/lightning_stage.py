@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,17 @@ from lightning.pytorch.loggers import Logger
 
 from ..datamodules.files import write_json
 from ..registry import UserError
-from .callbacks import LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
+from .callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
 from .lightning import Built, build
 from .settings import Settings
 
 
-def default_callbacks(folder: Path, stop_at: float | None = None, every_n_steps: int = 50) -> list[Any]:
+def default_callbacks(folder: Path, stop_at: float | None = None) -> list[Any]:
     """The callbacks of every run, in their order: a step's metrics are written before the checkpoint that holds it."""
-    import sys
-
-    callbacks: list[Any] = [RandomState(), MetricsFile(folder / "metrics.csv")]
-    if not sys.stderr.isatty():
-        callbacks.append(LineProgress())
-    return [*callbacks, ResumePoint(folder / "checkpoints", every_n_steps, stop_at)]
+    resume_point = ResumePoint()
+    resume_point.folder, resume_point.stop_at = folder / "checkpoints", stop_at
+    log = [] if sys.stderr.isatty() else [LineProgress()]
+    return [RandomState(), EpochMetrics(), MetricsFile(folder / "metrics.csv"), *log, resume_point]
 
 
 def run_lightning_stage(
@@ -40,6 +39,13 @@ def run_lightning_stage(
     built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
     try:
         _run(verb, built, _checkpoint(verb, settings, folder))
+        results = getattr(built.model, "results", None)
+        if callable(results) and built.trainer.is_global_zero:
+            write_json(folder / "results.json", {"schema_version": 1, **results()})
+        if wandb is not None and built.trainer.is_global_zero:
+            from .wandb import log_stage
+
+            log_stage(built.trainer.logger.experiment, folder)
     except OutOfTime:
         return "stopped"
     finally:
@@ -47,9 +53,6 @@ def run_lightning_stage(
             import wandb as client
 
             client.finish()
-    results = getattr(built.model, "results", None)
-    if callable(results) and built.trainer.is_global_zero:
-        write_json(folder / "results.json", {"schema_version": 1, **results()})
     return "done"
 
 

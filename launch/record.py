@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -23,14 +24,16 @@ LIBRARIES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", 
 
 
 def write_record(run: RunFolder, experiment: Experiment, command: str, error: BaseException | None) -> None:
-    """Write record.json from the run's state, its stages' metrics and results, and the surroundings."""
+    """Write record.json (launch/record.schema.json, docs/record.md) from the run's state, its stages' metrics and
+    results, and the surroundings."""
     stages = []
     metrics: dict[str, float] = {}
     for stage in experiment.stages:
         entry, folder = run.stage(stage.name), run.path / stage.name
         found = stage_metrics(folder)
         metrics |= found
-        stages.append({"name": stage.name, "verb": stage.verb, "command": stage.command, **entry, "metrics": found})
+        told = {k: stage_results(folder).get(k, []) for k in ("tables", "statements")}
+        stages.append({"name": stage.name, "verb": stage.verb, "command": stage.command, **entry, "metrics": found, **told})
     record = {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
@@ -51,9 +54,18 @@ def write_record(run: RunFolder, experiment: Experiment, command: str, error: Ba
         "machine": machine(),
         "versions": versions(),
     }
-    write_json(run.path / "record.json", record)
+    write_json(run.path / "record.json", finite(record))
     resolved = {s.name: {"verb": s.verb, "command": s.command, "settings": s.settings.to_dict()} for s in experiment.stages}
     write_json(run.path / "resolved.json", {"schema_version": 1, "experiment": experiment.name, "stages": resolved})
+
+
+def finite(content: Any) -> Any:
+    """`content` with None in place of every nan and infinity, which JSON has no words for."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {k: finite(v) for k, v in content.items()}
+    return [finite(v) for v in content] if isinstance(content, list | tuple) else content
 
 
 def stage_results(folder: Path) -> dict[str, Any]:

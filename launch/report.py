@@ -61,7 +61,7 @@ def _stage(run_dir: Path, stage: dict[str, Any]) -> list[str]:
         parts.append(text + (f"\n\n{item['note']}" if item.get("note") else ""))
     parts += [f"![{Path(f).stem}]({name}/{f})" for f in found.get("figures", [])]
     if not found.get("tables") and stage["metrics"]:
-        parts.append(table(["metric", "last value"], [[k, v] for k, v in sorted(stage["metrics"].items())]))
+        parts.append(table(["metric", "last value"], [[k, "not finite" if v is None else v] for k, v in sorted(stage["metrics"].items())]))
     curves = _curves(folder)
     return [*parts, f"![curves of {name}]({name}/{curves})"] if curves else parts
 

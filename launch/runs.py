@@ -24,7 +24,7 @@ def print_outcome(run_dir: Path) -> int:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     shown = {k: v for k, v in record["metrics"].items() if k.startswith("test/")} or record["metrics"]
     for key, value in list(sorted(shown.items()))[:20]:
-        table.add_row(key, f"{value:.4g}")
+        table.add_row(key, _number(value))
     console.print(table)
     console.print(f"{record['status']} in {duration(record['seconds'])}; report: {run_dir / 'report.md'}")
     return 0 if record["status"] == "done" else 75
@@ -40,7 +40,7 @@ def print_runs(root: Path) -> None:
         status = "done" if run.finished else next((s["state"] for s in run.state["stages"].values() if s["state"] != "done"), "?")
         seconds = sum(s["seconds"] for s in run.state["stages"].values())
         metrics = _record(run.path)["metrics"] if (run.path / "record.json").is_file() else {}
-        test = [f"{k.removeprefix('test/')} {v:.3g}" for k, v in metrics.items() if k.startswith("test/")]
+        test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in metrics.items() if k.startswith("test/")]
         table.add_row(str(run.path.relative_to(root)), status, duration(seconds), str(run.state["seed"]), ", ".join(test[:3]))
     console.print(table if found else f"no runs in {root}")
 
@@ -72,7 +72,7 @@ def compare(root: Path, chosen: list[str]) -> None:
     table.add_section()
     old, new = _record(a.path)["metrics"], _record(b.path)["metrics"]
     for key in sorted(old.keys() | new.keys()):
-        table.add_row(key, *(f"{m[key]:.4g}" if key in m else "–" for m in (old, new)))
+        table.add_row(key, *(_number(m[key]) if key in m else "–" for m in (old, new)))
     console.print(table)
 
 
@@ -98,6 +98,10 @@ def find_run(root: Path, name: str) -> RunFolder:
         what = "no run" if not fits else f"{len(fits)} runs"
         raise UserError(f"{what} in {root} named '{name}'\nfulgurite runs list   shows them")
     return fits[0]
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
 
 
 def _record(run_dir: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _run_stage(stage: Stage, experiment: Experiment, run: RunFolder, options: Ru
     settings = expand(stage.settings, run.path, experiment.seed)
     try:
         if stage.verb == "command":
-            _command(stage, settings, folder)
+            _command(stage, settings, folder, options.wandb)
             state = "done"
         else:
             from .lightning_stage import run_lightning_stage
@@ -109,19 +109,34 @@ def _run_stage(stage: Stage, experiment: Experiment, run: RunFolder, options: Ru
         run.save()
 
 
-def _command(stage: Stage, settings: Settings, folder: Path) -> None:
+def _command(stage: Stage, settings: Settings, folder: Path, wandb: dict[str, Any] | None) -> None:
     from .command_line import call_command
 
     folder.mkdir(parents=True, exist_ok=True)
     call_command(stage.command or "", settings.to_dict())
+    if wandb is not None:
+        from .wandb import log_stage, open_run
+
+        with open_run(folder, **wandb) as run:
+            log_stage(run, folder)
 
 
 def expand(settings: Settings, run_dir: Path, seed: int) -> Settings:
-    """Settings with `${run_dir}` and `${seed}` put in; other `${…}` are left to the configuration's own interpolation."""
+    """Settings with `${run_dir}` and `${seed}` put in, and W&B artifacts (`artifact:…`) downloaded; other `${…}` are
+    left to the configuration's own interpolation.
+
+    Raises:
+        UserError: if an artifact can't be had.
+    """
+
     def put(value: Any) -> Any:
         if isinstance(value, str):
             if value == "${seed}":
                 return seed
+            if value.startswith("artifact:"):
+                from .wandb import local_path
+
+                return str(local_path(value))
             return value.replace("${run_dir}", str(run_dir)).replace("${seed}", str(seed))
         if isinstance(value, list):
             return [put(v) for v in value]

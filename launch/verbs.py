@@ -112,11 +112,11 @@ def new(options: argparse.Namespace) -> None:
     write_skeleton(options.name)
 
 
-def doctor(options: argparse.Namespace) -> None:
+def doctor(options: argparse.Namespace) -> int:
     """`fulgurite doctor`."""
     from .doctor import print_report
 
-    print_report()
+    return print_report()
 
 
 def lightning_verb(verb: str, arguments: list[str]) -> int:

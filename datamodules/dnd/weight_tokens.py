@@ -27,10 +27,11 @@ class WeightTokenizer:
     hold its scale code m' = 8 mean, s' = ln(0.9 std + 0.1) + 1.6: the rows repeat m', s', m', s', ...; of the columns
     the first holds m', the second s'.
 
-    Deviation: the authors standardise with the exact mean and std, and decode with what fp32 left of them in the code,
-    which is off by 3e-5 for a std of 1e-4. Here the code is rounded to fp32 first and the piece is standardised with
-    the mean and std that this code decodes to, so that the round trip is exact to fp32 rounding at every scale. A
-    std below 7e-9 is coded as the smallest positive std that a code can hold; a constant piece becomes zeros.
+    Deviation: the authors standardise with the exact mean and std, and decode with what fp32 left of them in the
+    code, which makes B off by 2e-5 at a std of 1e-4. Here the code is rounded to fp32 first and the piece is
+    standardised with the mean and std that this code decodes to, so that the round trip is exact to fp32 rounding at
+    every scale. A std below 7e-9 is coded as the smallest positive std that a code can hold; a constant piece becomes
+    zeros. A negative decoded std, which only a generator's error gives, counts as zero.
 
     Args:
         rank: LoRA rank of every matrix; even, so that the scale rows and columns agree in their corner.

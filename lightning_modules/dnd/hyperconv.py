@@ -96,7 +96,7 @@ class HyperConvLayer(nn.Module):
         high_BHNW = self.height_first[0](y_BNHW.permute(0, 2, 1, 3))
         high_BWHN = self.height_first[1](high_BHNW.permute(0, 3, 1, 2)).tanh()
         mixed_BNHW = (wide_BHNW.permute(0, 2, 1, 3) + high_BWHN.permute(0, 3, 2, 1) + self.bias_HW) / 3
-        out_BNHW = self.length(mixed_BNHW)
+        out_BNHW: Tensor = self.length(mixed_BNHW)
         return out_BNHW + x_BNHW if self.in_shape == self.out_shape else out_BNHW
 
     def extra_repr(self) -> str:

@@ -38,7 +38,9 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
         ((30, 576, 192, 1536), 8, 192, 1590, 2_442_240),  # SmolLM2-135M
     ],
 )
-def test_published_token_counts(size: tuple[int, ...], rank: int, chunk: int, num_tokens: int, num_weights: int) -> None:
+def test_published_token_counts(
+    size: tuple[int, ...], rank: int, chunk: int, num_tokens: int, num_weights: int
+) -> None:
     shapes = llama_lora_shapes(*size, rank=rank)
     tokenizer = WeightTokenizer.from_shapes(shapes, rank=rank, chunk=chunk)
     assert tokenizer.num_tokens == num_tokens
@@ -218,13 +220,16 @@ def test_unfit_adapters_are_refused(change: str, text: str) -> None:
 
 
 def test_wrong_chunk_names_the_widths_that_fit() -> None:
-    with pytest.raises(UserError, match=r"doesn't divide 576, the width of .*q_proj.lora_A.weight\nWidths that divide all: 192, 96, 64, 48"):
+    with pytest.raises(
+        UserError,
+        match=r"doesn't divide 576, the width of .*q_proj.lora_A.weight\nWidths that divide all: 192, 96, 64, 48",
+    ):
         WeightTokenizer.from_shapes(llama_lora_shapes(1, 576, 192, 1536, rank=8), rank=8, chunk=128)
 
 
 @pytest.mark.parametrize(("rank", "chunk"), [(3, 4), (2, 5), (0, 4), (2, -2)])
 def test_odd_rank_or_chunk_is_refused(rank: int, chunk: int) -> None:
-    with pytest.raises(UserError, match="an even (rank|chunk)"):
+    with pytest.raises(UserError, match=r"an even (rank|chunk)"):
         WeightTokenizer(rank, chunk)
 
 
@@ -242,7 +247,7 @@ def test_a_tokenizer_keeps_to_its_layout() -> None:
     with pytest.raises(UserError, match="knows no layout yet"):
         tokenizer.layout()
     tokens = tokenizer.tokenize(random_state(llama_lora_shapes(2, 8, 4, 12, rank=2)))
-    with pytest.raises(UserError, match="missing 14, such as .*layers.1"):
+    with pytest.raises(UserError, match=r"missing 14, such as .*layers\.1"):
         tokenizer.tokenize(random_state(llama_lora_shapes(1, 8, 4, 12, rank=2)))
     with pytest.raises(UserError, match=r"tokens must be \[58, 4, 6\]"):
         tokenizer.detokenize(tokens[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -61,7 +62,7 @@ def test_published_cascades_have_their_sizes(name: str) -> None:
     k2 = kernel_size**2
     assert generator.num_parameters == sum(
         2 * h0 * w0 + 2 * k2 * (w0 * w1 + h0 * h1) + h1 * w1 + k2 * n0 * n1 + n1
-        for (n0, h0, w0), (n1, h1, w1) in zip(shapes, shapes[1:], strict=False)
+        for (n0, h0, w0), (n1, h1, w1) in itertools.pairwise(shapes)
     )
 
 

@@ -1,0 +1,122 @@
+"""`fulgurite dnd adapt`: unlabelled prompts in, a PEFT adapter out, in one forward pass."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from ...registry import COMMANDS, UserError
+
+COVERAGE_SAMPLE = 512
+
+
+@COMMANDS.register("dnd adapt", paper="2506.16406")
+def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 0) -> None:
+    """Turn a file of prompts into a LoRA adapter folder that PEFT opens.
+
+    Args:
+        prompts: text file with one prompt a line, or JSON Lines with a field `prompt`; no answers are needed.
+        out: folder for adapter_config.json, adapter_model.safetensors and a model card.
+        checkpoint: folder of a trained generator, `<run>/generator/generator`; default: that of the newest finished run.
+        seed: seed of the draw of prompts.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    clock = Stopwatch()
+    from ...datamodules.dnd.prompts import read_prompts
+
+    texts = read_prompts(prompts)
+    _check_writable(out)
+    from .adapted import write_adapter
+    from .generator import TrainedGenerator
+
+    folder = checkpoint or newest_generator(Path("runs"))
+    trained = TrainedGenerator.load(folder)
+    encoder = trained.encoder()
+    needed = trained.meta["num_prompts"]
+    if len(set(texts)) < needed:
+        console.print(f"[yellow]{len(set(texts))} different prompts, the generator was trained with {needed}: they are repeated; expect a worse adapter.[/yellow]")
+    clock.lap("load")
+    condition_NLC = encoder.encode(trained.choose(texts, seed))[0]
+    embedding_PC = encoder.embed(texts if len(texts) <= COVERAGE_SAMPLE else texts[:: len(texts) // COVERAGE_SAMPLE])
+    clock.lap("encode")
+    tokens_THW = trained.generate(condition_NLC)
+    clock.lap("decode")
+    state = trained.adapter(tokens_THW)
+    clock.lap("detokenise")
+    nearest, cosine, floor = trained.coverage(embedding_PC)
+    card = model_card(trained, len(texts), nearest, cosine, floor)
+    write_adapter(out, state, trained.meta["adapter_config"], card)
+    clock.lap("write")
+    console.print(f"adapter for {trained.meta['base_model']} in {out}")
+    console.print("time: " + ", ".join(f"{k} {v:.3f} s" for k, v in clock.laps.items()))
+    console.print(f"coverage: nearest training task {nearest}, cosine {cosine:.2f} (training tasks' own prompts: from {floor:.2f})")
+    if cosine < floor:
+        console.print("[yellow]These prompts lie outside of what the generator was trained on: do not expect the adapter to help.[/yellow]")
+
+
+class Stopwatch:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Note the time since the last lap."""
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+
+def newest_generator(root: Path) -> Path:
+    """The generator of the newest finished run below `root`.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = sorted(root.glob("dnd/*/*/generator/generator/generator.json"), key=lambda f: f.stat().st_mtime)
+    if not found:
+        raise UserError(f"no trained generator below {root}\nGive one with --checkpoint FOLDER, or train one:\nfulgurite run dnd/tiny")
+    return found[-1].parent
+
+
+def _check_writable(out: Path) -> None:
+    """Find out before the work whether the result can be written.
+
+    Raises:
+        UserError: if it can't, or `out` is a file.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".write-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{out}: can't be written: {error.strerror}\nChoose another folder with --out.") from None
+
+
+def model_card(trained: object, num_prompts: int, nearest: str, cosine: float, floor: float) -> str:
+    """README.md of the adapter: how it was made, and how far to trust it."""
+    from .generator import TrainedGenerator
+
+    assert isinstance(trained, TrainedGenerator)
+    inside = "inside" if cosine >= floor else "OUTSIDE: do not expect it to help"
+    return f"""---
+base_model: {trained.meta["base_model"]}
+library_name: peft
+tags: [lora, drag-and-drop-llms]
+---
+# A generated LoRA adapter
+
+Made by a Drag-and-Drop generator (arXiv 2506.16406) from {num_prompts} unlabelled prompts, in one forward pass: no training
+on this task, no labels. Base model `{trained.meta["base_model"]}`, rank {trained.meta["adapter_config"]["r"]}.
+
+- Training tasks of the generator: {", ".join(trained.tasks)}.
+- Coverage: nearest training task {nearest}, cosine {cosine:.2f}; the training tasks' own held-out prompts reach {floor:.2f} and more. These prompts are {inside}.
+- The chat format it expects: `{trained.text.template!r}`, ended by `{trained.text.end}`.
+
+    from peft import PeftModel
+    model = PeftModel.from_pretrained(base_model, "this folder")
+"""

@@ -1,0 +1,115 @@
+"""A trained generator as a folder: what `dnd adapt` and `dnd evaluate` need, and nothing of training.
+
+generator.safetensors holds weights and task centroids; generator.json all the rest: cascade, token layout, encoder, the
+adapter's configuration, the base model, the chat format, and what the training prompts' range was.
+
+Axis legend: B batch, N prompts, L text token, C channel, T weight token, H rank + 2, W chunk + 2, K training task.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ...datamodules.dnd.conditions import PromptEncoder
+from ...datamodules.dnd.text import TextFormat
+from ...datamodules.dnd.weight_tokens import WeightTokenizer
+from ...datamodules.files import atomic_write, write_json
+from ...registry import UserError
+from .hyperconv import HyperConvGenerator
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class TrainedGenerator:
+    """Everything between prompts and an adapter.
+
+    Attributes:
+        network: the hyper-convolution cascade.
+        tokenizer: weight tokens' layout.
+        meta: generator.json's content.
+        centroids_KC: normalised mean prompt embedding of each training task.
+    """
+
+    network: HyperConvGenerator
+    tokenizer: WeightTokenizer
+    meta: dict[str, Any]
+    centroids_KC: Tensor
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the training tasks."""
+        return list(self.meta["tasks"])
+
+    @property
+    def text(self) -> TextFormat:
+        """The chat format that the adapters expect."""
+        return TextFormat(**self.meta["text"])
+
+    def encoder(self) -> PromptEncoder:
+        """The frozen sentence encoder of the conditions."""
+        return PromptEncoder(self.meta["encoder"], self.meta["prompt_length"])
+
+    def choose(self, prompts: Sequence[str], seed: int) -> list[str]:
+        """N prompts drawn without replacement; where there are fewer, all of them, repeated in turn."""
+        n = int(self.meta["num_prompts"])
+        order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
+        return [prompts[order[i % len(order)]] for i in range(n)]
+
+    @torch.no_grad()
+    def generate(self, condition_NLC: Tensor) -> Tensor:
+        """Weight tokens [T, H, W] for one condition [N, L, C], in one forward pass in fp32."""
+        out: Tensor = self.network.eval()(condition_NLC.unsqueeze(0).float())[0]
+        return out
+
+    def adapter(self, tokens_THW: Tensor) -> dict[str, Tensor]:
+        """Tokens as an adapter: PEFT key -> weights."""
+        return self.tokenizer.detokenize(tokens_THW)
+
+    def coverage(self, embedding_PC: Tensor) -> tuple[str, float, float]:
+        """How near prompts lie to the training tasks.
+
+        Args:
+            embedding_PC: normalised prompt embeddings.
+
+        Returns:
+            The nearest training task, the cosine between its centroid and the prompts', and the lowest such cosine that
+            held-out prompts of the training tasks themselves had: below it, the prompts are outside of what was seen.
+        """
+        cosine_K = self.centroids_KC @ nn.functional.normalize(embedding_PC.mean(0), dim=0)
+        best = int(cosine_K.argmax())
+        return self.tasks[best], float(cosine_K[best]), float(self.meta["coverage_floor"])
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; generator.json comes last, so a folder that has it is whole."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {f"network.{k}": v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()}
+        with atomic_write(folder / "generator.safetensors") as temporary:
+            save_file({**weights, "centroids_KC": self.centroids_KC.contiguous()}, temporary)
+        write_json(folder / "generator.json", {"schema_version": SCHEMA_VERSION, "layout": self.tokenizer.layout(), **self.meta})
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedGenerator:
+        """Read a folder that `save` wrote.
+
+        Raises:
+            UserError: if it is no generator, of another schema, or damaged.
+        """
+        try:
+            meta = json.loads((folder / "generator.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / "generator.safetensors")
+        except Exception as error:  # OSError, JSON's and safetensors' own error types
+            raise UserError(f"{folder}: no generator here: {error}\nfulgurite run dnd/tiny   trains one, in <run>/generator/generator") from None
+        if meta.pop("schema_version", None) != SCHEMA_VERSION:
+            raise UserError(f"{folder}: a generator of another schema; this fulgurite reads {SCHEMA_VERSION}")
+        network = HyperConvGenerator(meta["shapes"], meta["kernel_size"])
+        network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
+        return cls(network, WeightTokenizer.from_layout(meta.pop("layout")), meta, tensors["centroids_KC"])

@@ -1,0 +1,40 @@
+"""Fixtures of the whole suite: the command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fulgurite
+
+Finished = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def child_environment() -> Callable[..., dict[str, str]]:
+    """Makes a child's environment: `fulgurite` importable from any folder, one thread, and `extra` on top."""
+    above = Path(fulgurite.__file__).parent.parent
+
+    def make(**extra: str) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k not in ("TRAP", "COLUMNS", "FULGURITE_JOIN", "PYTHONPATH")}
+        roots = [extra.pop("PYTHONPATH", ""), str(above) if (above / "fulgurite").exists() else "", os.environ.get("PYTHONPATH", "")]
+        return {**kept, "PYTHONPATH": os.pathsep.join(r for r in roots if r), "OMP_NUM_THREADS": "1", **extra}
+
+    return make
+
+
+@pytest.fixture
+def fulgurite_process(tmp_path: Path, child_environment: Callable[..., dict[str, str]]) -> Callable[..., Finished]:
+    """`fulgurite_process("run", "hello", cwd=…, env={…})`: a fresh process; its status, stdout and stderr."""
+
+    def call(*arguments: str, cwd: Path = tmp_path, timeout_s: float = 240, env: dict[str, str] | None = None) -> Finished:
+        command = [sys.executable, "-m", "fulgurite", *arguments]
+        environment = child_environment(**(env or {}))
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s)
+
+    return call

@@ -1,0 +1,90 @@
+"""A model and a callback for the resume tests, named in their experiment files (FULGURITE_ALLOW_IMPORTS=noisy)."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from typing import Any
+
+import numpy
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from fulgurite.lightning_modules.hello import DigitsDataModule, HelloModule
+
+
+class NoisyModule(HelloModule):
+    """hello with all that a resume can get wrong: random numbers from three generators, a schedule, epoch metrics."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(width)
+        self.train_accuracy = MulticlassAccuracy(10, average="micro")
+        self.by_hand = MeanMetric()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        noise = torch.randn_like(batch[0]) * 0.1 + random.random() * 0.1 + float(numpy.random.rand()) * 0.1
+        out = self.net(batch[0] + noise)
+        loss = nn.functional.cross_entropy(out, batch[1])
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        self.log("train/largest", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        self.train_accuracy(out, batch[1])
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        self.by_hand.update(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/by_hand", self.by_hand.compute())
+        self.by_hand.reset()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class WorkerDigits(DigitsDataModule):
+    """The digits, loaded by worker processes."""
+
+    def train_dataloader(self) -> Any:
+        loader = super().train_dataloader()
+        return type(loader)(loader.dataset, loader.batch_size, len(loader), num_workers=2)
+
+
+class Trap(Callback):
+    """Springs where the environment variable TRAP says, `hook:step:what`; what is a signal, or `error`."""
+
+    def _spring(self, hook: str, trainer: Trainer) -> None:
+        place, _, rest = os.environ.get("TRAP", "").partition(":")
+        step, _, what = rest.partition(":")
+        if place == hook and trainer.global_step == int(step):
+            if what == "error":
+                raise RuntimeError("sprung")
+            os.kill(os.getpid(), getattr(signal, what))
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("train_epoch_start", trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("train_batch_start", trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("train_batch_end", trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("train_epoch_end", trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("validation_batch_end", trainer)
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("validation_end", trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("save_checkpoint", trainer)
+
+    def on_test_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._spring("test_batch_end", trainer)
