@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("fulgurite: stopped; the same command goes on where it stopped", file=sys.stderr)
         return 130
     except SystemExit as stop:
-        if type(stop).__name__ != "SIGTERMException":  # Lightning's; it carries no status
+        if stop.code != 143 and type(stop).__name__ != "SIGTERMException":  # Lightning's own carries no status
             raise
         print("fulgurite: stopped by SIGTERM; the same command goes on where it stopped", file=sys.stderr)
         return 143
@@ -83,7 +83,9 @@ def _registered(arguments: list[str]) -> str | None:
         if len(arguments) == 1 or arguments[1].startswith("-"):
             raise UserError("which one?\n" + "\n".join(f"fulgurite {n}" for n in group[:5]))
         near = nearest(" ".join(arguments[:2]), group) or group[:3]
-        raise UserError(f"no command '{' '.join(arguments[:2])}'\nDid you mean {' or '.join(near)}?\nfulgurite list commands   shows all")
+        raise UserError(
+            f"no command '{' '.join(arguments[:2])}'\nDid you mean {' or '.join(near)}?\nfulgurite list commands   shows all"
+        )
     return None
 
 
@@ -113,14 +115,21 @@ def _parser() -> _Parser:
         for flags, keywords in arguments:
             sub.add_argument(*flags, **keywords)
     for verb in LIGHTNING_VERBS:
-        subparsers.add_parser(verb, help=f"LightningCLI's {verb}: {verb} EXPERIMENT or -c FILE, --print_config, dotted overrides", add_help=False)
+        subparsers.add_parser(
+            verb,
+            help=f"LightningCLI's {verb}: {verb} EXPERIMENT or -c FILE, --print_config, dotted overrides",
+            add_help=False,
+        )
     return parser
 
 
 def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, object]]]]]:
     experiment = (("experiment",), {"help": "name (see `fulgurite list experiments`) or path of a YAML file"})
     output = (("--output",), {"default": "runs", "metavar": "FOLDER", "help": "where run folders lie (default: runs)"})
-    config = (("-c", "--config"), {"action": "append", "default": [], "metavar": "FILE", "help": "lay a YAML or JSON file over the experiment"})
+    config = (
+        ("-c", "--config"),
+        {"action": "append", "default": [], "metavar": "FILE", "help": "lay a YAML or JSON file over the experiment"},
+    )
     return {
         "run": (
             "Run an experiment's stages, or go on with it where it was cut off. Any setting: --key VALUE.",
@@ -130,8 +139,14 @@ def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, objec
                 output,
                 (("--new",), {"action": "store_true", "help": "start afresh even if the same run exists"}),
                 (("--seeds",), {"metavar": "0,1,2", "help": "run once for each seed, then give mean and interval"}),
-                (("--max-time",), {"metavar": "9m", "help": "stop in good order after this time (s, m, h); run again to go on"}),
-                (("--wandb",), {"metavar": "PROJECT", "help": "log to Weights & Biases too; offline where no key is set"}),
+                (
+                    ("--max-time",),
+                    {"metavar": "9m", "help": "stop in good order after this time (s, m, h); run again to go on"},
+                ),
+                (
+                    ("--wandb",),
+                    {"metavar": "PROJECT", "help": "log to Weights & Biases too; offline where no key is set"},
+                ),
                 (("--wandb-entity",), {"metavar": "NAME", "help": "W&B entity"}),
                 (("--wandb-group",), {"metavar": "NAME", "help": "W&B group"}),
                 (("--wandb-tags",), {"metavar": "A,B", "help": "W&B tags"}),
@@ -141,7 +156,10 @@ def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, objec
             "List what there is: experiments, models, datamodules, commands, attention, sources, plugins.",
             [(("kind",), {"nargs": "?", "help": "one kind only"})],
         ),
-        "info": ("What a name is, where it stands, what arguments it takes.", [(("name",), {"help": "any listed name, or a dotted path"})]),
+        "info": (
+            "What a name is, where it stands, what arguments it takes.",
+            [(("name",), {"help": "any listed name, or a dotted path"})],
+        ),
         "explain": (
             "Every resolved value of an experiment with the file and line, or the flag, that set it.",
             [experiment, (("key",), {"nargs": "?", "help": "one key, or everything below it"}), config],
@@ -170,7 +188,10 @@ def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, objec
         ),
         "results": (
             "Make docs/results.md from docs/records/; --publish RUN adds a run's record first.",
-            [(("--publish",), {"nargs": "+", "default": [], "metavar": "RUN", "help": "run folders to publish"}), output],
+            [
+                (("--publish",), {"nargs": "+", "default": [], "metavar": "RUN", "help": "run folders to publish"}),
+                output,
+            ],
         ),
         "new": (
             "Write the skeleton of a new paper: module, datamodule, smoke experiment, test, README.",

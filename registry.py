@@ -183,7 +183,9 @@ def scan(file: Path, module: str, plugin: str | None = None) -> list[Entry]:
         if not isinstance(node, ast.ClassDef | ast.FunctionDef):
             continue
         for call in node.decorator_list:
-            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register"):
+            if not (
+                isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "register"
+            ):
                 continue
             if not (isinstance(call.func.value, ast.Name) and call.func.value.id.isupper()):
                 continue
@@ -209,7 +211,9 @@ def load_plugins() -> dict[str, str]:
 
 def plugin_packages() -> list[str]:
     """Top-level package names of the installed plug-ins: what an experiment file may name beside our own."""
-    return sorted({p.value.partition(":")[0].partition(".")[0] for p in importlib.metadata.entry_points(group=PLUGIN_GROUP)})
+    return sorted(
+        {p.value.partition(":")[0].partition(".")[0] for p in importlib.metadata.entry_points(group=PLUGIN_GROUP)}
+    )
 
 
 def find_source(module: str) -> Path | None:
@@ -243,7 +247,10 @@ def _plugin_files(value: str) -> list[tuple[Path, str]]:
     if file.name != "__init__.py":
         return [(file, module)]
     files = sorted(file.parent.rglob("*.py"))
-    return [(f, ".".join((module, *f.relative_to(file.parent).with_suffix("").parts)).removesuffix(".__init__")) for f in files]
+    return [
+        (f, ".".join((module, *f.relative_to(file.parent).with_suffix("").parts)).removesuffix(".__init__"))
+        for f in files
+    ]
 
 
 def _where(part: Any) -> str:

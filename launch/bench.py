@@ -22,7 +22,7 @@ SAVE_EVERY = 50
 LOG_EVERY = 10
 SIDES = {
     "bare": "lightning.pytorch.Trainer, CSVLogger, ModelCheckpoint every 50 steps, the same modules made by hand",
-    "fulgurite": "the trainer of `fulgurite run`: metrics.csv, resume point every 50 steps, random state, progress lines",
+    "fulgurite": "the trainer of `fulgurite run`: metrics.csv, a resume point every 50 steps, progress lines",
 }
 
 
@@ -150,7 +150,7 @@ def _bare(folder: Path, steps: int, width: int) -> tuple[float, float]:
 
 
 def _ours(folder: Path, steps: int, width: int) -> tuple[float, float]:
-    """Seconds (wall, processor) of a fit with what `fulgurite run hello` builds; lines of progress are written, and thrown away."""
+    """Seconds (wall, processor) of a fit with what `fulgurite run hello` builds; its progress lines are thrown away."""
     from .experiment import parse_flags, resolve
     from .lightning import build
     from .lightning_stage import default_callbacks

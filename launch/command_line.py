@@ -34,7 +34,7 @@ def run_command(name: str, arguments: list[str]) -> int:
         UserError: for an unknown option or a value that does not fit its type hint.
     """
     function = COMMANDS[name]
-    parser = _Parser(prog=f"fulgurite {name}", description=inspect.getdoc(function))
+    parser = _Parser(prog=f"fulgurite {name}", description=(inspect.getdoc(function) or "").partition("\n\n")[0])
     parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
     values = parser.instantiate_classes(parser.parse_args(arguments))
     outcome = function(**_injected(function), **values.as_dict())

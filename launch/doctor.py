@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 from packaging.requirements import Requirement
 from rich.console import Console
@@ -26,7 +25,17 @@ from .run_folder import DEFAULT_ROOT
 
 PAPERS = ("dnd", "chunking", "paro", "viki", "gamecraft")
 TOOLS = ("sweep", "demo")
-KEY_LIBRARIES = ("torch", "lightning", "torchmetrics", "jsonargparse", "omegaconf", "transformers", "peft", "numpy", "wandb")
+KEY_LIBRARIES = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "omegaconf",
+    "transformers",
+    "peft",
+    "numpy",
+    "wandb",
+)
 # import names that differ from their distribution's
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -47,20 +56,21 @@ def missing_package(module: str) -> str:
     """
     head = module.partition(".")[0]
     if head == "fulgurite":
-        return f"{module} is no module of fulgurite\nThis copy is damaged, or of another version.\npip install --force-reinstall --no-deps fulgurite"
+        return f"{module} is missing: this copy is damaged\npip install --force-reinstall --no-deps fulgurite"
     distribution = DISTRIBUTIONS.get(head, head.replace("_", "-").lower())
     extra = next((e for e, wanted in requirements().items() if any(_same(r.name, distribution) for r in wanted)), None)
     if extra is None:
         return f"the package '{head}' is missing\npip install {distribution}"
     if not extra:
-        return f"the package '{head}' is missing, which fulgurite needs everywhere\npip install '{distribution}', or install fulgurite again"
-    return f"the package '{head}' is missing; it comes with the extra '{extra}'\npip install 'fulgurite[{extra}]'\nfulgurite doctor   shows what each paper needs"
+        return f"the package '{head}' is missing, which fulgurite needs everywhere\npip install '{distribution}'"
+    return f"the package '{head}' is missing; it comes with an extra\npip install 'fulgurite[{extra}]'"
 
 
 @functools.cache
 def requirements() -> dict[str, tuple[Requirement, ...]]:
     """What each extra needs on this system ("" is the base), papers first; from the installed metadata, or from
-    pyproject.toml in a clone that is not installed."""
+    pyproject.toml in a clone that is not installed.
+    """
     lines: dict[str, list[str]] = {}
     try:
         metadata = importlib.metadata.metadata("fulgurite")
@@ -114,7 +124,9 @@ def fault(requirement: Requirement) -> str | None:
 def _of_extra(requirement: Requirement, extra: str) -> bool:
     if requirement.marker is None:
         return not extra
-    return requirement.marker.evaluate({"extra": extra}) and (not extra or not requirement.marker.evaluate({"extra": ""}))
+    return requirement.marker.evaluate({"extra": extra}) and (
+        not extra or not requirement.marker.evaluate({"extra": ""})
+    )
 
 
 def _same(one: str, other: str) -> bool:
@@ -129,11 +141,15 @@ def _machine() -> None:
     _title("machine")
     memory = memory_gb()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    console.print(f"  {platform.platform()}, {cores} cores, {f'{memory:.1f} GB of memory' if memory else 'memory unknown'}")
+    console.print(
+        f"  {platform.platform()}, {cores} cores, {f'{memory:.1f} GB of memory' if memory else 'memory unknown'}"
+    )
     for what, place in (("cache", cache.cache_dir()), ("runs", DEFAULT_ROOT.absolute())):
         console.print(f"  {what}: {place}, {cache.free_bytes(place) / 1e9:.1f} GB free")
     git = shutil.which("git")
-    version = subprocess.run([git, "--version"], capture_output=True, text=True, check=False).stdout.strip() if git else ""
+    version = (
+        subprocess.run([git, "--version"], capture_output=True, text=True, check=False).stdout.strip() if git else ""
+    )
     console.print(f"  {version or 'git is missing: records will name no commit'}")
 
 
@@ -149,7 +165,9 @@ def _versions() -> list[str]:
     for name in KEY_LIBRARIES:
         version = faults.get(name) or (fault(Requirement(name)) or importlib.metadata.version(name))
         wanted = f" ({base[name].specifier or 'any'})" if name in base and name not in faults else ""
-        console.print(f"  {name} {'[red]' if name in faults else ''}{version}{'[/red]' if name in faults else ''}{wanted}")
+        console.print(
+            f"  {name} {'[red]' if name in faults else ''}{version}{'[/red]' if name in faults else ''}{wanted}"
+        )
     return [f"{name} {found}" for name, found in faults.items()]
 
 
@@ -184,6 +202,7 @@ def _paper(paper: str, gpus: int) -> None:
 def _verdict(name: str, gpus: int) -> str:
     try:
         experiment = resolve(name)
+        wanted = [s for s in experiment.meta.get("sources") or [] if not is_cached(s)]
     except UserError as error:
         return f"[red]{str(error).splitlines()[0]}[/red]"
     estimate, memory = experiment.meta.get("estimate") or {}, memory_gb()
@@ -197,14 +216,13 @@ def _verdict(name: str, gpus: int) -> str:
         obstacles.append(f"needs {estimate['disk_gb']} GB of disk")
     if obstacles:
         return f"[yellow]not here: {', '.join(obstacles)}[/yellow]"
-    wanted = [s for s in experiment.meta.get("sources") or [] if not is_cached(s)]
-    ahead = f"; first run downloads {', '.join(wanted)} ({sum(_download_mb(s) for s in wanted):g} MB)" if wanted else ""
+    ahead = (
+        f"; first run downloads {', '.join(wanted)} ({sum(SOURCES[s].download_mb for s in wanted):g} MB)"
+        if wanted
+        else ""
+    )
     time = f", about {estimate['minutes']} min on 2 CPU cores" if "minutes" in estimate else ""
     return f"[green]runs here[/green]{time}{ahead}"
-
-
-def _download_mb(source: str) -> float:
-    return SOURCES[source].download_mb if source in SOURCES else 0.0
 
 
 def _extra(extra: str) -> None:

@@ -53,6 +53,8 @@ def announce(experiment: Experiment, run: RunFolder, console: Console) -> None:
         said.append(f"{estimate['disk_gb']} GB of disk")
         free = shutil.disk_usage(run.path).free / 1e9
         if free < estimate["disk_gb"]:
-            raise UserError(f"{run.path}: {free:.2f} GB free, the run needs {estimate['disk_gb']} GB\nFree some space, or choose another disk with --output FOLDER.")
+            raise UserError(
+                f"{run.path}: {free:.2f} GB free, the run needs {estimate['disk_gb']} GB\nFree some space, or choose another disk with --output FOLDER."
+            )
     if said:
         console.print("[dim]takes " + ", ".join(said) + "[/dim]")

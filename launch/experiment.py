@@ -56,7 +56,9 @@ class Experiment:
 
     def digest(self) -> str:
         """sha256 over the seed and all stages: two runs with the same digest do the same work."""
-        return hashlib.sha256("".join([str(self.seed), *(s.name + s.digest() for s in self.stages)]).encode()).hexdigest()
+        return hashlib.sha256(
+            "".join([str(self.seed), *(s.name + s.digest() for s in self.stages)]).encode()
+        ).hexdigest()
 
 
 def names() -> list[str]:
@@ -75,7 +77,9 @@ def find(name: str, asked_by: str = "") -> Path:
     if path.suffix in (".yaml", ".yml"):
         if path.is_file():
             return path.resolve()
-        raise UserError(f"{asked_by}no such file: {name}\nGive a path to a YAML file, or a name.\nfulgurite list experiments   shows the names")
+        raise UserError(
+            f"{asked_by}no such file: {name}\nGive a path to a YAML file, or a name.\nfulgurite list experiments   shows the names"
+        )
     file = EXPERIMENTS / f"{name}.yaml"
     if name and file.is_file() and file.resolve().is_relative_to(EXPERIMENTS):
         return file
@@ -164,7 +168,9 @@ def _plain(root: Settings, name: str) -> list[Stage]:
     expand_names(own)
     model = own.get("model", "class_path")
     if model is None:
-        raise UserError(f"{name}: no `model:` and no `stages:`\nAn experiment needs one of the two.\nfulgurite info hello   shows the smallest example")
+        raise UserError(
+            f"{name}: no `model:` and no `stages:`\nAn experiment needs one of the two.\nfulgurite info hello   shows the smallest example"
+        )
     stages = [Stage("fit", "fit", own)]
     if has_method(model, "test_step"):
         test = Settings(dict(own.leaves))
@@ -176,7 +182,9 @@ def _plain(root: Settings, name: str) -> list[Stage]:
 def _staged(root: Settings, file: Path) -> list[Stage]:
     origin = root.origin("stages")
     listed = root.get("stages")
-    if not isinstance(listed, list) or not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed):
+    if not isinstance(listed, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed
+    ):
         raise UserError(f"{origin}: `stages:` is a list of {{name, verb, experiment or command, overrides}}")
     stage_names = [item["name"] for item in listed]
     for key in root.keys():
@@ -193,12 +201,18 @@ def _stage(item: dict[str, Any], changes: Settings, origin: str, file: Path) -> 
             raise UserError(_unknown_key(origin, key, list(STAGE_KEYS), file))
     verb, command = item.get("verb", "command" if "command" in item else "fit"), item.get("command")
     if verb not in (*LIGHTNING_VERBS, "command"):
-        raise UserError(f"{origin}: stage '{item['name']}': no verb '{verb}'\nVerbs are {', '.join(LIGHTNING_VERBS)}, command.")
+        raise UserError(
+            f"{origin}: stage '{item['name']}': no verb '{verb}'\nVerbs are {', '.join(LIGHTNING_VERBS)}, command."
+        )
     if (verb == "command") != bool(command):
-        raise UserError(f"{origin}: stage '{item['name']}': verb command goes with `command:`, the others with `experiment:`")
+        raise UserError(
+            f"{origin}: stage '{item['name']}': verb command goes with `command:`, the others with `experiment:`"
+        )
     if command and command not in read_index().of("commands"):
         near = nearest(command, list(read_index().of("commands")))
-        raise UserError(f"{origin}: no command named '{command}'\nDid you mean {' or '.join(near) or 'another'}?\nfulgurite list commands   shows all")
+        raise UserError(
+            f"{origin}: no command named '{command}'\nDid you mean {' or '.join(near) or 'another'}?\nfulgurite list commands   shows all"
+        )
     settings = Settings()
     if item.get("experiment"):
         for layer in chain(find(item["experiment"], f"{origin}: ")):

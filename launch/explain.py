@@ -24,7 +24,9 @@ def print_explanation(experiment: Experiment, key: str | None) -> None:
         if not rows:
             near = nearest(key, [_short(r[0]) for s in experiment.stages for r in _rows(s, experiment)])
             hint = f"Did you mean {' or '.join(near)}?\n" if near else ""
-            raise UserError(f"{experiment.name} has no key '{key}'\n{hint}fulgurite explain {experiment.name}   shows every key")
+            raise UserError(
+                f"{experiment.name} has no key '{key}'\n{hint}fulgurite explain {experiment.name}   shows every key"
+            )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("key", "value", "set by"):
         table.add_column(column, overflow="fold", ratio={"key": 4, "value": 3, "set by": 5}[column])

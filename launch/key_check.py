@@ -56,7 +56,9 @@ def _dotted(name: str, origin: str, kind: str | None) -> str:
         choices = list(read_index().of(kind or "models"))
         near = nearest(name, choices)
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Registered: {', '.join(choices)}."
-        raise UserError(f"{origin}: no {(kind or 'class').removesuffix('s')} named '{name}'\n{hint}\nfulgurite list {kind or 'models'}   shows all")
+        raise UserError(
+            f"{origin}: no {(kind or 'class').removesuffix('s')} named '{name}'\n{hint}\nfulgurite list {kind or 'models'}   shows all"
+        )
     package = name.partition(".")[0]
     if package not in allowed_packages():
         raise UserError(
@@ -68,7 +70,9 @@ def _dotted(name: str, origin: str, kind: str | None) -> str:
     file = find_source(module)
     found = locate(name)
     if found is None and file is not None and file.suffix == ".py" and package == "fulgurite":
-        raise UserError(f"{origin}: {module} has no class '{leaf}'\nfulgurite list {kind or 'models'}   shows the registered ones")
+        raise UserError(
+            f"{origin}: {module} has no class '{leaf}'\nfulgurite list {kind or 'models'}   shows the registered ones"
+        )
     if file is None and find_source(package) is None:
         raise UserError(f"{origin}: package '{package}' is not installed\npip install {package}")
     return name
@@ -90,7 +94,11 @@ def check_stage(verb: str, command: str | None, settings: Settings, root_keys: t
     for key in settings.keys():
         if key not in root_keys:
             near = nearest(key, list(root_keys))
-            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known here: {', '.join(root_keys)}."
+            hint = (
+                f"Did you mean {' or '.join(repr(n) for n in near)}?"
+                if near
+                else f"Known here: {', '.join(root_keys)}."
+            )
             raise UserError(f"{settings.origin(key)}: unknown key '{key}'\n{hint}")
     trainer = parameters(TRAINER)
     if trainer:
@@ -102,7 +110,9 @@ def check_stage(verb: str, command: str | None, settings: Settings, root_keys: t
             _check_list(leaf, ".".join(path))
     for part in ("model", "data"):
         if settings.get(part) is not None and settings.get(part, "class_path") is None:
-            raise UserError(f"{settings.origin(part)}: `{part}:` has no class_path\nWrite `{part}: {{class_path: NAME, init_args: …}}`.\nfulgurite list {_KINDS[part]}   shows the names")
+            raise UserError(
+                f"{settings.origin(part)}: `{part}:` has no class_path\nWrite `{part}: {{class_path: NAME, init_args: …}}`.\nfulgurite list {_KINDS[part]}   shows the names"
+            )
 
 
 def _check_class(settings: Settings, path: tuple[str, ...], dotted: str) -> None:
@@ -131,19 +141,27 @@ def _check_keys(settings: Settings, path: tuple[str, ...], known: dict[str, Para
         origin = settings.origin(*path, key)
         if key not in known:
             near = nearest(key, list(known))
-            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"It takes {', '.join(list(known)[:12])}."
+            hint = (
+                f"Did you mean {' or '.join(repr(n) for n in near)}?"
+                if near
+                else f"It takes {', '.join(list(known)[:12])}."
+            )
             raise UserError("\n".join(filter(None, [f"{origin}: {owner} has no argument '{key}'", hint, shows])))
         value = settings.get(*path, key)
         if not _fits(value, known[key].annotation):
             raise UserError(f"{origin}: {owner}: '{key}' is {known[key].annotation}, not {value!r}")
 
 
-def _check_required(settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, dotted: str) -> None:
+def _check_required(
+    settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, dotted: str
+) -> None:
     given = settings.under(*path).keys() if path else settings.keys()
     for name, parameter in known.items():
         if parameter.default is None and name not in given:
             where = ".".join((*path, name))
-            raise UserError(f"{owner} needs '{name}' ({parameter.annotation})\nSet {where} in the YAML, or --{where} on the command line.\nfulgurite info {dotted}   shows its arguments")
+            raise UserError(
+                f"{owner} needs '{name}' ({parameter.annotation})\nSet {where} in the YAML, or --{where} on the command line.\nfulgurite info {dotted}   shows its arguments"
+            )
 
 
 def _fits(value: Any, annotation: str) -> bool:

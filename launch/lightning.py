@@ -42,7 +42,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"{path}: the checkpoint can't be written: {error}\nThe one before it is kept. Free some space and run again: it goes on.") from error
+            raise UserError(
+                f"{path}: the checkpoint can't be written: {error}\nThe one before it is kept. Free some space and run again: it goes on."
+            ) from error
 
 
 class ShortErrorParser(LightningArgumentParser):
@@ -66,15 +68,24 @@ def shorten(message: str, settings: Settings | None) -> str:
     wanted = [t for t in re.findall(r"Expected a[^\n]*?<class '(\w+)'>", message) if t != "NoneType"]
     value = re.search(r"Got value: ([^\n]*)", message)
     origin = f"{settings.origin(*path)}: " if settings and path and settings.origin(*path) != "?" else ""
-    unknown = re.search(r"(?:Unrecognized arguments: --|unrecognized arguments: --|Key )['\"]?([\w.]+)['\"]? ?(?:is not expected)?", message)
+    unknown = re.search(
+        r"(?:Unrecognized arguments: --|unrecognized arguments: --|Key )['\"]?([\w.]+)['\"]? ?(?:is not expected)?",
+        message,
+    )
     if wanted and value:
         return f"{origin}'{'.'.join(path)}' is {' or '.join(dict.fromkeys(wanted))}, not {value.group(1)!r}"
     if unknown and "nrecognized" in message:
         key = unknown.group(1)
         head, _, leaf = key.rpartition(".")
-        known = list(parameters("lightning.pytorch.Trainer") or {}) if head == "trainer" else ["trainer", "model", "data", "seed_everything", "ckpt_path", "config"]
+        known = (
+            list(parameters("lightning.pytorch.Trainer") or {})
+            if head == "trainer"
+            else ["trainer", "model", "data", "seed_everything", "ckpt_path", "config"]
+        )
         near = nearest(leaf, known)
-        return f"unknown option --{key}" + (f"\nDid you mean {' or '.join(f'--{head}.{n}' if head else f'--{n}' for n in near)}?" if near else "")
+        return f"unknown option --{key}" + (
+            f"\nDid you mean {' or '.join(f'--{head}.{n}' if head else f'--{n}' for n in near)}?" if near else ""
+        )
     lines = [line.strip(" -") for line in message.splitlines() if line.strip() and "NoneType" not in line]
     return origin + "\n".join(line[:300] for line in lines[:5])
 
@@ -86,7 +97,7 @@ class SaveWhole(SaveConfigCallback):
         """Write config.yaml once, on rank 0."""
         if trainer.is_global_zero and not self.already_saved:
             with atomic_write(Path(trainer.default_root_dir) / "config.yaml") as temporary:
-                self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+                self.parser.save(self.config, temporary, skip_unset=False, overwrite=True, multifile=False)
         self.already_saved = True
 
 
@@ -104,12 +115,19 @@ class FulguriteCLI(LightningCLI):
         plugins = config.get("plugins") or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         named = config.get("callbacks") or []
-        chosen = [c for c in (named if isinstance(named, list) else [named]) if isinstance(c, ResumePoint)]
-        defaults = self.trainer_defaults["callbacks"]
-        for default in [c for c in defaults if isinstance(c, ResumePoint) and chosen]:
-            chosen[-1].folder, chosen[-1].stop_at = default.folder, default.stop_at
-            defaults.remove(default)
+        config["callbacks"] = named if isinstance(named, list) else [named]
+        self._take_resume_point(config["callbacks"])
         return super()._instantiate_trainer(config, callbacks)
+
+    def _take_resume_point(self, named: list[Callback]) -> None:
+        """Put the configuration's own ResumePoint where ours stands: after the callback that writes the metrics."""
+        defaults = self.trainer_defaults["callbacks"]
+        for own in [c for c in named if isinstance(c, ResumePoint)]:
+            named.remove(own)
+            for place, default in enumerate(defaults):
+                if isinstance(default, ResumePoint):
+                    own.folder, own.stop_at = default.folder, default.stop_at
+                    defaults[place] = own
 
     def _parse_ckpt_path(self) -> None:
         """Hyper-parameters of the checkpoint fill in what neither a file nor the command line gives; they never win."""
@@ -124,9 +142,12 @@ class FulguriteCLI(LightningCLI):
         fill = {k: v for k, v in saved.items() if k not in given and k in current}
         for key in sorted(saved.keys() & given.keys()):
             if saved[key] != current.get(key):
-                print(f"model.{key}: {current.get(key)} as given, not {saved[key]} from the checkpoint", file=sys.stderr)
+                print(
+                    f"model.{key}: {current.get(key)} as given, not {saved[key]} from the checkpoint", file=sys.stderr
+                )
         if fill:
-            self.config = self.parser.parse_object({sub: {"model": {"init_args": fill}}}, self.config)
+            model = {"class_path": self.config[sub].model.class_path, "init_args": {**current, **fill}}
+            self.config = self.parser.parse_object({sub: {"model": model}}, self.config)
 
     def _given(self, sub: str) -> dict[str, Any]:
         explicit = self.parser.parse_args(self._arguments, defaults=False)
@@ -216,8 +237,15 @@ def _set_parsing() -> None:
         "does not have many workers",
         "args parameter is intended to run from within Python",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        "The dirpath has changed from",
+        "Checkpoint directory .* exists and is not empty",
     )
     for nuisance in nuisances:
         warnings.filterwarnings("ignore", message=f".*{nuisance}.*")
-    for talker in ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed", "fabric.utilities.distributed"):
+    for talker in (
+        "pytorch.utilities.rank_zero",
+        "fabric.utilities.rank_zero",
+        "fabric.utilities.seed",
+        "fabric.utilities.distributed",
+    ):
         logging.getLogger(f"lightning.{talker}").setLevel(logging.WARNING)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..datamodules.files import write_json
 from ..registry import UserError
 from .callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
 from .lightning import Built, build
 from .settings import Settings
+from .termination import EXIT_STATUS
+
+RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 def default_callbacks(folder: Path, stop_at: float | None = None) -> list[Any]:
@@ -36,24 +42,36 @@ def run_lightning_stage(
         from .wandb import wandb_logger
 
         logger = wandb_logger(folder, **wandb)
+    before = {name: os.environ.get(name) for name in RANK_VARIABLES}
     built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
     try:
         _run(verb, built, _checkpoint(verb, settings, folder))
         results = getattr(built.model, "results", None)
         if callable(results) and built.trainer.is_global_zero:
             write_json(folder / "results.json", {"schema_version": 1, **results()})
-        if wandb is not None and built.trainer.is_global_zero:
+        if isinstance(logger, Logger) and built.trainer.is_global_zero:
             from .wandb import log_stage
 
-            log_stage(built.trainer.logger.experiment, folder)
+            log_stage(logger.experiment, folder)
     except OutOfTime:
         return "stopped"
     finally:
+        _disband(before)
         if wandb is not None:
             import wandb as client
 
             client.finish()
     return "done"
+
+
+def _disband(before: dict[str, str | None]) -> None:
+    """Forget the group of processes that a fit made, so that the next stage can make its own."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def _checkpoint(verb: str, settings: Settings, folder: Path) -> str | None:
@@ -70,4 +88,9 @@ def _run(verb: str, built: Built, checkpoint: str | None) -> None:
     method = getattr(built.trainer, verb)
     extra = {"weights_only": True} if checkpoint else {}
     quiet = {"verbose": False} if verb in ("test", "validate") else {}
-    method(built.model, datamodule=built.datamodule, ckpt_path=checkpoint, **extra, **quiet)
+    try:
+        method(built.model, datamodule=built.datamodule, ckpt_path=checkpoint, **extra, **quiet)
+    except SIGTERMException:
+        raise SystemExit(EXIT_STATUS) from None
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C
+        raise KeyboardInterrupt from stop

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
+from ..datamodules.sources.download import is_cached
 from ..registry import PLUGIN_GROUP, Entry, UserError, nearest, read_index
 from .experiment import EXPERIMENTS, find, names
 from .settings import read_yaml, short_path
@@ -17,7 +18,9 @@ console = Console(highlight=False, soft_wrap=True, width=None)
 
 def kinds() -> list[str]:
     """What can be listed: experiments, every registry, sources, plugins."""
-    registries = dict.fromkeys(["models", "datamodules", "commands", "attention", *(e.registry for e in read_index().entries)])
+    registries = dict.fromkeys(
+        ["models", "datamodules", "commands", "attention", *(e.registry for e in read_index().entries)]
+    )
     return ["experiments", *registries, "sources", "plugins"]
 
 
@@ -36,6 +39,7 @@ def print_list(kind: str | None) -> None:
         if rows or kind:
             console.print(f"[bold]{name}[/bold]")
             table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+            table.add_column(no_wrap=True)
             for row in rows:
                 table.add_row(*row)
             console.print(table if rows else "  none")
@@ -47,10 +51,15 @@ def _rows(kind: str) -> list[tuple[str, ...]]:
     if kind == "experiments":
         return [(n, str(_meta(n, "title") or "")) for n in names()]
     if kind == "sources":
-        return [(s.name, s.title, s.licence, f"{s.download_mb:g} MB", "cached" if cache.is_complete(s.name) else "") for s in SOURCES.values()]
+        return [
+            (s.name, s.title, s.licence, f"{s.download_mb:g} MB", "cached" if is_cached(s.name) else "")
+            for s in SOURCES.values()
+        ]
     if kind == "plugins":
         found = dict.fromkeys(e.plugin for e in read_index().entries if e.plugin)
-        return [(p, ", ".join(f"{e.registry}: {e.name}" for e in read_index().entries if e.plugin == p)) for p in found if p]
+        return [
+            (p, ", ".join(f"{e.registry}: {e.name}" for e in read_index().entries if e.plugin == p)) for p in found if p
+        ]
     return [(e.name, e.summary, f"(plug-in {e.plugin})" if e.plugin else "") for e in read_index().of(kind).values()]
 
 
@@ -73,10 +82,14 @@ def print_info(name: str) -> None:
         console.print(f"[bold]fulgurite {entry.name}[/bold]  {entry.summary}")
     experiments = [n for n in names() if n == name or n.startswith(name + "/")]
     for experiment in experiments:
-        console.print(f"[bold]fulgurite run {experiment}[/bold]  {_meta(experiment, 'title') or ''}  ({short_path(find(experiment))})")
+        console.print(
+            f"[bold]fulgurite run {experiment}[/bold]  {_meta(experiment, 'title') or ''}  ({short_path(find(experiment))})"
+        )
     if name in SOURCES:
         source = SOURCES[name]
-        console.print(f"[bold]{source.name}[/bold] (source): {source.title}; {source.licence}; {source.download_mb:g} MB. {source.note}")
+        console.print(
+            f"[bold]{source.name}[/bold] (source): {source.title}; {source.licence}; {source.download_mb:g} MB. {source.note}"
+        )
     dotted = {"trainer": "lightning.pytorch.Trainer"}.get(name, name)
     found = locate(dotted) if "." in dotted else None
     if found:
@@ -108,8 +121,8 @@ def print_cache() -> None:
     total = 0
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for entry in cache.entries():
-        total += entry.size_bytes
-        table.add_row(entry.name, f"{entry.size_bytes / 1e6:.1f} MB", "" if entry.complete else "incomplete")
+        total += entry.num_bytes
+        table.add_row(entry.name, f"{entry.num_bytes / 1e6:.1f} MB", "" if entry.complete else "incomplete")
     console.print(table)
     console.print(f"{total / 1e6:.1f} MB in {cache.cache_dir()}   (FULGURITE_CACHE moves it)")
 

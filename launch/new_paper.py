@@ -18,11 +18,13 @@ from .experiment import EXPERIMENTS, LIGHTNING_VERBS
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 30
-RESERVED = frozenset(
-    (*LIGHTNING_VERBS, "base", "sweeps", "hello", "bench", "fulgurite", "run", "list", "info", "explain", "fetch", "cache")
-    + ("runs", "results", "new", "doctor", "docs", "weights", "tests", "launch", "kernels", "experiments", "datamodules")
-    + ("lightning_modules", "registry", "cli", "sources", "files", "draws")
-)
+# verbs of the command line, folders and files of the package, and words that stand for one of its own parts
+RESERVED = {
+    *LIGHTNING_VERBS,
+    *("run", "list", "info", "explain", "fetch", "cache", "runs", "results", "new", "doctor", "bench"),
+    *("kernels", "datamodules", "lightning_modules", "launch", "experiments", "weights", "docs", "tests"),
+    *("fulgurite", "registry", "cli", "base", "sweeps", "hello", "sources", "files", "draws"),
+}
 
 
 def write_skeleton(name: str) -> list[Path]:
@@ -43,7 +45,9 @@ def write_skeleton(name: str) -> list[Path]:
     files = rendered("paper" if clone else "plugin", name, root)
     there = [f for f in files if f.exists()]
     if there:
-        raise UserError(f"{there[0]} is already there\nNothing was written. Choose another name, or move the old files away.")
+        raise UserError(
+            f"{there[0]} is already there\nNothing was written. Choose another name, or move the old files away."
+        )
     listed = _with_packages((ROOT / "pyproject.toml").read_text(encoding="utf-8"), name) if clone else None
     for file, text in files.items():
         _write(file, text)
@@ -52,7 +56,8 @@ def write_skeleton(name: str) -> list[Path]:
     for file in files:
         print(file)
     if clone:
-        print(f"{ROOT / 'pyproject.toml'}: two packages added\n\nnext:  fulgurite run {name}/smoke\n       docs/adding_a_paper.md")
+        print(f"{ROOT / 'pyproject.toml'}: two packages added")
+        print(f"\nnext:  fulgurite run {name}/smoke\n       docs/adding_a_paper.md")
     else:
         print(f"\nnext:  pip install -e ./{name}\n       fulgurite run {name}/fulgurite_{name}/smoke.yaml")
     return list(files)
@@ -67,17 +72,26 @@ def check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > LONGEST:
         near = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_0123456789")[:LONGEST]
         hint = f", such as '{near}'" if near else ""
-        raise UserError(f"'{name}' can't be a paper's name\nIt is a package too: small letters, digits, single underscores, at most {LONGEST}{hint}.")
+        raise UserError(
+            f"'{name}' can't be a paper's name\n"
+            f"It is a package too: small letters, digits, single underscores, at most {LONGEST}{hint}."
+        )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UserError(f"'{name}' is a word of Python's own\nChoose another name, such as '{name}_paper'.")
     if name in sys.stdlib_module_names:
-        raise UserError(f"'{name}' is a module of Python's standard library\nChoose another name, such as '{name}_paper'.")
+        raise UserError(
+            f"'{name}' is a module of Python's standard library\nChoose another name, such as '{name}_paper'."
+        )
     taken = next((str(e.file) for e in read_index().entries if name in e.name.split()), None)
     for room in (ROOT / "lightning_modules", ROOT / "datamodules", EXPERIMENTS):
         for place in (room / name, room / f"{name}.py", room / f"{name}.yaml"):
             taken = taken or (str(place) if place.exists() else None)
     if taken or name in RESERVED:
-        raise UserError(f"'{name}' is already taken" + (f": {taken}" if taken else " by fulgurite itself") + "\nfulgurite list   shows all names")
+        raise UserError(
+            f"'{name}' is already taken"
+            + (f": {taken}" if taken else " by fulgurite itself")
+            + "\nfulgurite list   shows all names"
+        )
 
 
 def rendered(kind: str, name: str, root: Path) -> dict[Path, str]:
@@ -95,7 +109,7 @@ def rendered(kind: str, name: str, root: Path) -> dict[Path, str]:
 
 
 def _with_packages(text: str, name: str) -> str:
-    """pyproject.toml with the paper's two packages in its list, each after the last one of its room; all else as it was.
+    """pyproject.toml with the paper's two packages in its list, each after the last of its room; all else as it was.
 
     Raises:
         UserError: if the list is not written one package a line.
@@ -113,7 +127,10 @@ def _with_packages(text: str, name: str) -> str:
     before, after = tomllib.loads(text), tomllib.loads(result)
     old, extended = (t.get("tool", {}).get("setuptools", {}).pop("packages", []) for t in (before, after))
     if before != after or sorted(extended) != sorted([*old, *new]):
-        raise UserError(f"{ROOT / 'pyproject.toml'}: the list of packages can't be extended\nNothing was written. Write it with one package a line.")
+        raise UserError(
+            f"{ROOT / 'pyproject.toml'}: the list of packages can't be extended\n"
+            "Nothing was written. Write it with one package a line."
+        )
     return result
 
 

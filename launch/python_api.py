@@ -53,7 +53,9 @@ def build(experiment: str, *, stage: str | None = None, folder: str | Path | Non
     resolved = resolve(experiment, _layer(overrides))
     candidates = {s.name: s for s in resolved.stages if s.verb in LIGHTNING_VERBS}
     if not candidates or (stage and stage not in candidates):
-        raise UserError(f"{experiment} has no Lightning stage {stage or ''}\nIts stages: {', '.join(candidates) or 'commands only'}")
+        raise UserError(
+            f"{experiment} has no Lightning stage {stage or ''}\nIts stages: {', '.join(candidates) or 'commands only'}"
+        )
     chosen = candidates[stage] if stage else next(iter(candidates.values()))
     root = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="fulgurite-"))
     return build_settings(expand(chosen.settings, root, resolved.seed), root)

@@ -25,7 +25,8 @@ LIBRARIES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", 
 
 def write_record(run: RunFolder, experiment: Experiment, command: str, error: BaseException | None) -> None:
     """Write record.json (launch/record.schema.json, docs/record.md) from the run's state, its stages' metrics and
-    results, and the surroundings."""
+    results, and the surroundings.
+    """
     stages = []
     metrics: dict[str, float] = {}
     for stage in experiment.stages:
@@ -33,7 +34,9 @@ def write_record(run: RunFolder, experiment: Experiment, command: str, error: Ba
         found = stage_metrics(folder)
         metrics |= found
         told = {k: stage_results(folder).get(k, []) for k in ("tables", "statements")}
-        stages.append({"name": stage.name, "verb": stage.verb, "command": stage.command, **entry, "metrics": found, **told})
+        stages.append(
+            {"name": stage.name, "verb": stage.verb, "command": stage.command, **entry, "metrics": found, **told}
+        )
     record = {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
@@ -55,7 +58,9 @@ def write_record(run: RunFolder, experiment: Experiment, command: str, error: Ba
         "versions": versions(),
     }
     write_json(run.path / "record.json", finite(record))
-    resolved = {s.name: {"verb": s.verb, "command": s.command, "settings": s.settings.to_dict()} for s in experiment.stages}
+    resolved = {
+        s.name: {"verb": s.verb, "command": s.command, "settings": s.settings.to_dict()} for s in experiment.stages
+    }
     write_json(run.path / "resolved.json", {"schema_version": 1, "experiment": experiment.name, "stages": resolved})
 
 

@@ -41,7 +41,9 @@ def _cell(value: Any) -> str:
 def _head(record: dict[str, Any]) -> str:
     paper = f" (arXiv {record['paper']})" if record["paper"] else ""
     lines = [f"# {record['title'] or record['experiment']}{paper}", ""]
-    lines.append(f"`{record['experiment']}`, seed {record['seed']}: **{record['status']}** in {duration(record['seconds'])} ({record['written']}).")
+    lines.append(
+        f"`{record['experiment']}`, seed {record['seed']}: **{record['status']}** in {duration(record['seconds'])} ({record['written']})."
+    )
     if record["command"]:
         lines += ["", f"    {record['command']}"]
     if record["error"]:
@@ -61,7 +63,12 @@ def _stage(run_dir: Path, stage: dict[str, Any]) -> list[str]:
         parts.append(text + (f"\n\n{item['note']}" if item.get("note") else ""))
     parts += [f"![{Path(f).stem}]({name}/{f})" for f in found.get("figures", [])]
     if not found.get("tables") and stage["metrics"]:
-        parts.append(table(["metric", "last value"], [[k, "not finite" if v is None else v] for k, v in sorted(stage["metrics"].items())]))
+        parts.append(
+            table(
+                ["metric", "last value"],
+                [[k, "not finite" if v is None else v] for k, v in sorted(stage["metrics"].items())],
+            )
+        )
     curves = _curves(folder)
     return [*parts, f"![curves of {name}]({name}/{curves})"] if curves else parts
 
@@ -70,13 +77,21 @@ def _published(record: dict[str, Any]) -> str:
     if not record["published"]:
         return ""
     rows = [[k, v] for k, v in record["published"].items()]
-    return "## The paper's numbers\n\n" + table(["what", "value"], rows) + "\n\nOther models, data and budgets than this run's: a landmark, no comparison."
+    return (
+        "## The paper's numbers\n\n"
+        + table(["what", "value"], rows)
+        + "\n\nOther models, data and budgets than this run's: a landmark, no comparison."
+    )
 
 
 def _surroundings(record: dict[str, Any]) -> str:
     m, git = record["machine"], record["git"]
     gpu = f", {', '.join(m['gpus'])}" if m["gpus"] else ", no GPU"
-    commit = f"commit {git['commit'][:12]}" + (f" with {git['changed_files']} changed files" if git["changed_files"] else "") if git else "no git checkout"
+    commit = (
+        f"commit {git['commit'][:12]}" + (f" with {git['changed_files']} changed files" if git["changed_files"] else "")
+        if git
+        else "no git checkout"
+    )
     libraries = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
     return f"## Where it ran\n\n{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB{gpu}; {m['system']}, Python {m['python']}; {commit}; {libraries}."
 
@@ -99,12 +114,19 @@ def _curves(folder: Path) -> str | None:
         groups[metric.rpartition("/")[2]].append(metric)
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 2.8 * rows), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4.2 * columns, 2.8 * rows), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat[len(groups) :]:
         axis.remove()
     for axis, (title, metrics) in zip(axes.flat, groups.items(), strict=False):
         for metric in metrics:
-            axis.plot(*zip(*series[metric], strict=True), label=metric, linewidth=1.2, marker="." if len(series[metric]) < 30 else "")
+            axis.plot(
+                *zip(*series[metric], strict=True),
+                label=metric,
+                linewidth=1.2,
+                marker="." if len(series[metric]) < 30 else "",
+            )
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)

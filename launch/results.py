@@ -17,7 +17,20 @@ from .seeds import metric_table
 
 DOCS = ROOT / "docs"
 SCHEMA_VERSION = 1
-NEEDED = ("experiment", "title", "paper", "published", "command", "status", "created", "seconds", "metrics", "git", "machine", "versions")
+NEEDED = (
+    "experiment",
+    "title",
+    "paper",
+    "published",
+    "command",
+    "status",
+    "created",
+    "seconds",
+    "metrics",
+    "git",
+    "machine",
+    "versions",
+)
 HEAD = """\
 # Results
 
@@ -42,7 +55,9 @@ def publish(root: Path, run: str) -> Path:
     source = _summary(root, run) or find_run(root or DEFAULT_ROOT, run).path / "record.json"
     record = _read(source)
     if record["status"] != "done":
-        raise UserError(f"{source}: {record['status']}, not done\nOnly a finished run is published; run it again to go on.")
+        raise UserError(
+            f"{source}: {record['status']}, not done\nOnly a finished run is published; run it again to go on."
+        )
     short = source.stem.partition("-")[2] if "seeds" in record else source.parent.name.rpartition("-")[2]
     name = f"{record['experiment'].replace('/', '-')}--{record['created'][:10]}-{short}.json"
     write_json(docs / "records" / name, record)
@@ -83,7 +98,11 @@ def _docs() -> Path:
 
 def _summary(root: Path, run: str) -> Path | None:
     stem = Path(run).name.removesuffix(".json")
-    found = [f for f in sorted(root.rglob("seeds-*.json")) if f.stem == stem and str(f.with_suffix("")).endswith(run.removesuffix(".json"))]
+    found = [
+        f
+        for f in sorted(root.rglob("seeds-*.json"))
+        if f.stem == stem and str(f.with_suffix("")).endswith(run.removesuffix(".json"))
+    ]
     if len(found) > 1:
         raise UserError(f"{len(found)} summaries are named '{run}'\nSay which: " + ", ".join(map(str, found[:3])))
     return found[0] if found else None
@@ -96,7 +115,10 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: not a readable record: {error}\nPublish the run again, or delete the file.") from None
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
-        raise UserError(f"{file}: a record of schema {version}, this version reads {SCHEMA_VERSION}\nPublish the run again, or delete the file.")
+        raise UserError(
+            f"{file}: a record of schema {version}, this version reads {SCHEMA_VERSION}\n"
+            "Publish the run again, or delete the file."
+        )
     missing = [key for key in NEEDED if key not in record]
     if missing:
         raise UserError(f"{file}: the record lacks {', '.join(missing)}\nPublish the run again, or delete the file.")
@@ -107,7 +129,18 @@ def _overview(records: list[tuple[str, dict[str, Any]]]) -> str:
     rows = []
     for name, r in records:
         ours = ", ".join(f"{k.removeprefix('test/')} {_value(v)}" for k, v in list(_shown(r).items())[:4])
-        rows.append([f"`{r['experiment']}`", ours, _seeds(r), f"{r['seconds'] / 60:.1f}", _processor(r), r["created"][:10], _code(r), f"[record](records/{name})"])
+        rows.append(
+            [
+                f"`{r['experiment']}`",
+                ours,
+                _seeds(r),
+                f"{r['seconds'] / 60:.1f}",
+                _processor(r),
+                r["created"][:10],
+                _code(r),
+                f"[record](records/{name})",
+            ]
+        )
     return table(["experiment", "ours", "seeds", "minutes", "machine", "date", "code", ""], rows)
 
 
@@ -116,25 +149,37 @@ def _section(name: str, r: dict[str, Any]) -> str:
     if r["command"]:
         parts.append(f"    {r['command']}")
     m = r["machine"]
-    parts.append(f"Seeds {_seeds(r)}; {duration(r['seconds'])} on {_processor(r)} ({m['memory_gb']} GB), Python {m['python']}, {_code(r)}; [record](records/{name}).")
+    parts.append(
+        f"Seeds {_seeds(r)}; {duration(r['seconds'])} on {_processor(r)} ({m['memory_gb']} GB), Python {m['python']}, "
+        f"{_code(r)}; [record](records/{name})."
+    )
     ours = _shown(r)
     if "seeds" in r:
         parts.append("**Ours**, over seeds\n\n" + metric_table(ours))
     else:
-        parts.append("**Ours**, one seed: no spread known\n\n" + table(["metric", "value"], [[k, _value(v)] for k, v in ours.items()]))
-    tables = r.get("tables") or [{**t, "title": f"{s['name']}: {t['title']}"} for s in r.get("stages", []) for t in s["tables"]]
+        parts.append(
+            "**Ours**, one seed: no spread known\n\n"
+            + table(["metric", "value"], [[k, _value(v)] for k, v in ours.items()])
+        )
+    tables = r.get("tables") or [
+        {**t, "title": f"{s['name']}: {t['title']}"} for s in r.get("stages", []) for t in s["tables"]
+    ]
     for item in tables:
         note = f"\n\n{item['note']}" if item.get("note") else ""
         parts.append(f"**{item['title']}**\n\n{table(item['columns'], item['rows'])}{note}")
     parts += [line for s in r.get("stages", []) for line in s["statements"]]
     if r["published"]:
-        parts.append("**The paper's numbers**\n\n" + table(["what", "value"], [[k, v] for k, v in r["published"].items()]))
+        parts.append(
+            "**The paper's numbers**\n\n" + table(["what", "value"], [[k, v] for k, v in r["published"].items()])
+        )
     return "\n\n".join(parts)
 
 
 def _shown(r: dict[str, Any]) -> dict[str, Any]:
     """The test's metrics, or all where nothing was tested."""
-    return {k: v for k, v in sorted(r["metrics"].items()) if k.startswith("test/")} or dict(sorted(r["metrics"].items()))
+    return {k: v for k, v in sorted(r["metrics"].items()) if k.startswith("test/")} or dict(
+        sorted(r["metrics"].items())
+    )
 
 
 def _value(value: Any) -> str:

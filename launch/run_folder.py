@@ -39,7 +39,9 @@ class RunFolder:
 
     def stage(self, name: str) -> dict[str, Any]:
         """A stage's entry in run.json; made when first asked for."""
-        entry: dict[str, Any] = self.state["stages"].setdefault(name, {"state": "pending", "attempts": 0, "seconds": 0.0})
+        entry: dict[str, Any] = self.state["stages"].setdefault(
+            name, {"state": "pending", "attempts": 0, "seconds": 0.0}
+        )
         return entry
 
     def save(self) -> None:
@@ -62,7 +64,9 @@ class RunFolder:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{self.path}: another process is running this experiment\nWait for it, or start a separate run with --new.") from None
+            raise UserError(
+                f"{self.path}: another process is running this experiment\nWait for it, or start a separate run with --new."
+            ) from None
         return lock
 
 
@@ -98,7 +102,9 @@ def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
     try:
         run.path.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{run.path}: can't be made: {error.strerror}\nChoose another place with --output FOLDER.") from None
+        raise UserError(
+            f"{run.path}: can't be made: {error.strerror}\nChoose another place with --output FOLDER."
+        ) from None
     run.state = {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,

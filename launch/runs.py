@@ -34,14 +34,20 @@ def print_runs(root: Path) -> None:
     """One line a run, newest last."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("run", "status", "took", "seed", "metrics"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column == "run")
     found = list(all_runs(root))
     for run in found:
-        status = "done" if run.finished else next((s["state"] for s in run.state["stages"].values() if s["state"] != "done"), "?")
+        status = (
+            "done"
+            if run.finished
+            else next((s["state"] for s in run.state["stages"].values() if s["state"] != "done"), "?")
+        )
         seconds = sum(s["seconds"] for s in run.state["stages"].values())
         metrics = _record(run.path)["metrics"] if (run.path / "record.json").is_file() else {}
         test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in metrics.items() if k.startswith("test/")]
-        table.add_row(str(run.path.relative_to(root)), status, duration(seconds), str(run.state["seed"]), ", ".join(test[:3]))
+        table.add_row(
+            str(run.path.relative_to(root)), status, duration(seconds), str(run.state["seed"]), ", ".join(test[:3])
+        )
     console.print(table if found else f"no runs in {root}")
 
 

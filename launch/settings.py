@@ -16,6 +16,7 @@ import yaml
 from ..registry import ROOT, UserError
 
 Path_ = tuple[str, ...]
+_DOTTED = re.compile(r"\w+(\.\w+)*")  # a setting; a key such as `gain of Qwen2.5-0.5B` is words, and stays whole
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -72,7 +73,9 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{place}: not valid YAML: {problem}\nCheck the indentation and quotes on and above it.") from None
+        raise UserError(
+            f"{place}: not valid YAML: {problem}\nCheck the indentation and quotes on and above it."
+        ) from None
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
@@ -84,7 +87,8 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
 
 def _walk(node: yaml.MappingNode, path: Path_, name: str, leaves: dict[Path_, Leaf]) -> None:
     for key_node, value_node in node.value:
-        key = (*path, *str(key_node.value).split("."))
+        text = str(key_node.value)
+        key = (*path, *(text.split(".") if _DOTTED.fullmatch(text) else [text]))
         line = f"{name}:{key_node.start_mark.line + 1}"
         if any(old[: len(key)] == key for old in leaves):
             raise UserError(f"{line}: '{'.'.join(key)}' is set twice in this file\nKeep one of the two.")

@@ -118,7 +118,12 @@ def _imports(tree: ast.Module, module: str, file: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in _flat(tree.body):
         if isinstance(node, ast.Import):
-            found.update({a.asname or a.name.partition(".")[0]: a.asname and a.name or a.name.partition(".")[0] for a in node.names})
+            found.update(
+                {
+                    a.asname or a.name.partition(".")[0]: a.asname and a.name or a.name.partition(".")[0]
+                    for a in node.names
+                }
+            )
         elif isinstance(node, ast.ImportFrom):
             parent = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             source = ".".join([*parent, *([node.module] if node.module else [])])

@@ -19,7 +19,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 
@@ -29,6 +29,7 @@ from .record import write_record
 from .report import write_report
 from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
 from .settings import Leaf, Settings
+from .termination import Termination, is_stop
 
 JOIN_VARIABLE = "FULGURITE_JOIN"
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -52,10 +53,11 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
         UserError: a mistake to mend, in the settings, the inputs or the machine.
     """
     if JOIN_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
-        return _join(experiment, options)
+        _join(experiment, options)
     run = choose(experiment, options.root, options.new)
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
-    with run.lock():
+    told = run.finished and (run.path / "record.json").is_file()  # its record names the commit and command that made it
+    with run.lock(), Termination() as termination:
         _announce(experiment, run)
         error: BaseException | None = None
         try:
@@ -67,18 +69,22 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
                     break
                 else:
                     _run_stage(stage, experiment, run, options, stop_at)
+                    termination.check()
                     if run.stage(stage.name)["state"] != "done":
                         break
         except BaseException as caught:
-            error = caught
+            error = None if is_stop(caught) else caught
             raise
         finally:
-            write_record(run, experiment, options.command, error)
-            write_report(run.path)
+            if not told:
+                write_record(run, experiment, options.command, error)
+                write_report(run.path)
     return run
 
 
-def _run_stage(stage: Stage, experiment: Experiment, run: RunFolder, options: RunOptions, stop_at: float | None) -> None:
+def _run_stage(
+    stage: Stage, experiment: Experiment, run: RunFolder, options: RunOptions, stop_at: float | None
+) -> None:
     entry, begun = run.stage(stage.name), time.monotonic()
     again = entry["state"] in ("running", "stopped", "failed")
     console.rule(f"[bold]{stage.name}[/bold]{' (goes on)' if again else ''}", align="left")
@@ -86,8 +92,8 @@ def _run_stage(stage: Stage, experiment: Experiment, run: RunFolder, options: Ru
     entry.pop("error", None)
     run.save()
     folder, seconds = run.path / stage.name, entry["seconds"]
-    settings = expand(stage.settings, run.path, experiment.seed)
     try:
+        settings = expand(stage.settings, run.path, experiment.seed)
         if stage.verb == "command":
             _command(stage, settings, folder, options.wandb)
             state = "done"
@@ -97,9 +103,9 @@ def _run_stage(stage: Stage, experiment: Experiment, run: RunFolder, options: Ru
             os.environ[JOIN_VARIABLE] = f"{run.path.resolve()}::{stage.name}"
             state = run_lightning_stage(stage.verb, settings, folder, stop_at, options.wandb)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit) or type(error).__name__ == "SIGTERMException"
-        entry["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-8)
-        entry["state"] = "stopped" if stopped else "failed"
+        entry["state"] = "stopped" if is_stop(error) else "failed"
+        if entry["state"] == "failed":
+            entry["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-8)
         raise
     else:
         entry["state"] = state
@@ -152,17 +158,20 @@ def _announce(experiment: Experiment, run: RunFolder) -> None:
 
     console.print(f"[bold]{experiment.name}[/bold] -> {run.path}")
     if run.state["code"] != code_digest():
-        console.print("[yellow]The code has changed since this run began; --new starts afresh with the code of now.[/yellow]")
+        console.print(
+            "[yellow]The code has changed since this run began; --new starts afresh with the code of now.[/yellow]"
+        )
     announce(experiment, run, console)
 
 
-def _join(experiment: Experiment, options: RunOptions) -> RunFolder:
-    """A further rank of a multi-process fit, started by Lightning: only that stage, no lock, no record."""
+def _join(experiment: Experiment, options: RunOptions) -> NoReturn:
+    """A further rank of a multi-process fit, started by Lightning: only that stage, no lock, no record, then the end."""
     from .lightning_stage import run_lightning_stage
 
     path, _, name = os.environ[JOIN_VARIABLE].rpartition("::")
     stage = next(s for s in experiment.stages if s.name == name)
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
-    run_lightning_stage(stage.verb, expand(stage.settings, Path(path), experiment.seed), Path(path) / name, stop_at, None)
-    return RunFolder(Path(path))
-
+    run_lightning_stage(
+        stage.verb, expand(stage.settings, Path(path), experiment.seed), Path(path) / name, stop_at, None
+    )
+    raise SystemExit(0)

@@ -18,7 +18,12 @@ def run(options: argparse.Namespace) -> int:
     flags, files = parse_flags(options.settings), _config_files(options.config)
     seeds = _seeds(options.seeds)
     experiment = resolve(options.experiment, flags, files)
-    wandb = {"project": options.wandb, "entity": options.wandb_entity, "group": options.wandb_group, "tags": options.wandb_tags}
+    wandb = {
+        "project": options.wandb,
+        "entity": options.wandb_entity,
+        "group": options.wandb_group,
+        "tags": options.wandb_tags,
+    }
     max_time_s = _seconds(options.max_time)
 
     from .stages import RunOptions, run_experiment
@@ -54,7 +59,9 @@ def explain(options: argparse.Namespace) -> None:
     from .experiment import parse_flags, resolve
     from .explain import print_explanation
 
-    print_explanation(resolve(options.experiment, parse_flags(options.settings), _config_files(options.config)), options.key)
+    print_explanation(
+        resolve(options.experiment, parse_flags(options.settings), _config_files(options.config)), options.key
+    )
 
 
 def fetch(options: argparse.Namespace) -> None:
@@ -69,7 +76,9 @@ def fetch(options: argparse.Namespace) -> None:
         if not names:
             print(f"{options.experiment} needs no download")
     elif not names:
-        raise UserError("fetch what?\nfulgurite fetch NAME, or --for EXPERIMENT\nfulgurite list sources   shows the names")
+        raise UserError(
+            "fetch what?\nfulgurite fetch NAME, or --for EXPERIMENT\nfulgurite list sources   shows the names"
+        )
     for name in names:
         print(f"{name}: {fetch_source(name)}")
 
@@ -133,7 +142,9 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
         experiment = resolve(arguments[0])
         chosen = [s for s in experiment.stages if s.verb == verb] or [s for s in experiment.stages if s.verb == "fit"]
         if len(chosen) != 1:
-            raise UserError(f"{experiment.name} has {len(chosen)} stages to {verb}\nfulgurite run {experiment.name}   runs all its stages")
+            raise UserError(
+                f"{experiment.name} has {len(chosen)} stages to {verb}\nfulgurite run {experiment.name}   runs all its stages"
+            )
         folder = Path("runs") / experiment.name
         values = {k: v for k, v in chosen[0].settings.to_dict().items() if k != "ckpt_path"}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:

@@ -84,7 +84,8 @@ def has_key() -> bool:
 
 def log_stage(run: wandb.Run, folder: Path) -> None:
     """Give a finished stage to its W&B run: metrics, tables, pictures and films of results.json, the last checkpoint
-    and every PEFT adapter folder as artifacts."""
+    and every PEFT adapter folder as artifacts.
+    """
     import wandb
 
     name = folder.name
@@ -113,7 +114,8 @@ def log_artifact(run: wandb.Run, path: Path, name: str, kind: str) -> None:
     import wandb
 
     artifact = wandb.Artifact(name, type=kind)
-    artifact.add_dir(str(path)) if path.is_dir() else artifact.add_file(str(path))
+    for file in sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]:
+        artifact.add_file(str(file), name=file.relative_to(path if path.is_dir() else path.parent).as_posix())
     run.log_artifact(artifact)
 
 
@@ -130,13 +132,18 @@ def local_path(text: str) -> Path:
 
     name = text.removeprefix(ARTIFACT)
     if not has_key():
-        raise UserError(f"{text}: downloading an artifact needs a W&B key, and none is set\nwandb login   stores one; or set WANDB_API_KEY.")
+        raise UserError(
+            f"{text}: downloading an artifact needs a W&B key, and none is set\n"
+            "wandb login   stores one; or set WANDB_API_KEY."
+        )
     try:
         artifact = wandb.Api().artifact(name)
         place = artifact.qualified_name.replace("/", ".").replace(":", ".")
         folder = Path(artifact.download(root=str(cache_dir() / "artifacts" / place)))
     except (wandb.Error, ValueError, OSError) as error:
-        raise UserError(f"{text}: {str(error).splitlines()[0]}\nAn artifact is written artifact:ENTITY/PROJECT/NAME:VERSION.") from None
+        raise UserError(
+            f"{text}: {str(error).splitlines()[0]}\nAn artifact is written artifact:ENTITY/PROJECT/NAME:VERSION."
+        ) from None
     files = [f for f in folder.rglob("*") if f.is_file()]
     return files[0] if len(files) == 1 else folder
 

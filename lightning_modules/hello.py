@@ -29,7 +29,7 @@ class DigitsDataModule(LightningDataModule):
 
     def __init__(self, batch_size: int = 64, num_batches: int = 100, seed: int = 0) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.batch_size, self.num_batches, self.seed = batch_size, num_batches, seed
 
     def setup(self, stage: str) -> None:
         """Load the pictures ([N, 1, 8, 8] float in 0..1) and labels ([N] int64); no download."""
@@ -43,7 +43,7 @@ class DigitsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DrawLoader:
         """Batches in an order that a resumed run takes up where it stopped."""
-        return DrawLoader(Shuffled(self.train, self.hparams.seed), self.hparams.batch_size, self.hparams.num_batches)
+        return DrawLoader(Shuffled(self.train, self.seed), self.batch_size, self.num_batches)
 
     def val_dataloader(self) -> DataLoader:
         """The 200 validation digits."""

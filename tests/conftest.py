@@ -22,7 +22,11 @@ def child_environment() -> Callable[..., dict[str, str]]:
 
     def make(**extra: str) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if k not in ("TRAP", "COLUMNS", "FULGURITE_JOIN", "PYTHONPATH")}
-        roots = [extra.pop("PYTHONPATH", ""), str(above) if (above / "fulgurite").exists() else "", os.environ.get("PYTHONPATH", "")]
+        roots = [
+            extra.pop("PYTHONPATH", ""),
+            str(above) if (above / "fulgurite").exists() else "",
+            os.environ.get("PYTHONPATH", ""),
+        ]
         return {**kept, "PYTHONPATH": os.pathsep.join(r for r in roots if r), "OMP_NUM_THREADS": "1", **extra}
 
     return make
@@ -32,7 +36,9 @@ def child_environment() -> Callable[..., dict[str, str]]:
 def fulgurite_process(tmp_path: Path, child_environment: Callable[..., dict[str, str]]) -> Callable[..., Finished]:
     """`fulgurite_process("run", "hello", cwd=…, env={…})`: a fresh process; its status, stdout and stderr."""
 
-    def call(*arguments: str, cwd: Path = tmp_path, timeout_s: float = 240, env: dict[str, str] | None = None) -> Finished:
+    def call(
+        *arguments: str, cwd: Path = tmp_path, timeout_s: float = 240, env: dict[str, str] | None = None
+    ) -> Finished:
         command = [sys.executable, "-m", "fulgurite", *arguments]
         environment = child_environment(**(env or {}))
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s)

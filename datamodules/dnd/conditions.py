@@ -62,7 +62,14 @@ class PromptEncoder:
             self.model.train(dropout_draws > 0)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed * 7919 + draw)
-                draws.append(torch.cat([self._states(prompts[i : i + self.batch_size]) for i in range(0, len(prompts), self.batch_size)]))
+                draws.append(
+                    torch.cat(
+                        [
+                            self._states(prompts[i : i + self.batch_size])
+                            for i in range(0, len(prompts), self.batch_size)
+                        ]
+                    )
+                )
         self.model.eval()
         return torch.stack(draws)
 
@@ -83,4 +90,6 @@ class PromptEncoder:
     def _states(self, prompts: Sequence[str]) -> Tensor:
         batch = self._tokens(prompts, self.length, "max_length")
         starts = range(0, self.length, WINDOW)
-        return torch.cat([self.model(**{k: v[:, s : s + WINDOW] for k, v in batch.items()}).last_hidden_state for s in starts], 1)
+        return torch.cat(
+            [self.model(**{k: v[:, s : s + WINDOW] for k, v in batch.items()}).last_hidden_state for s in starts], 1
+        )

@@ -62,7 +62,9 @@ class TaskSequenceDataModule(LightningDataModule):
         from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(resolve_model(self.hparams["base_model"]))
-        self.tasks = [load_task(t, limit=self.hparams["limit"], seed=self.hparams["seed"]) for t in self.hparams["tasks"]]
+        self.tasks = [
+            load_task(t, limit=self.hparams["limit"], seed=self.hparams["seed"]) for t in self.hparams["tasks"]
+        ]
 
     def train_dataloader(self) -> DrawLoader:
         """Batches {input_ids [B, T], labels [B, T], task: index}."""

@@ -30,7 +30,7 @@ class TaskTensors:
     train_DPLC: Tensor
     held_out_PLC: Tensor
     centroid_C: Tensor
-    held_out_centroid_C: Tensor
+    held_out_embedding_PC: Tensor
     tokens_STHW: Tensor
 
 
@@ -109,16 +109,18 @@ class PromptCheckpointDataModule(LightningDataModule):
         pools = [list(dict.fromkeys(e.prompt for e in part))[: p["prompt_pool"]] for part in (task.train, task.val)]
         for pool, split in zip(pools, ("train", "val"), strict=True):
             if len(pool) < p["num_prompts"]:
-                raise UserError(f"task {name}: {len(pool)} {split} prompts, a condition needs {p['num_prompts']}\nLower data.num_prompts, or raise the task's limit.")
+                raise UserError(
+                    f"task {name}: {len(pool)} {split} prompts, a condition needs {p['num_prompts']}\nLower data.num_prompts, or raise the task's limit."
+                )
         steps = store.steps(name)[-1:] if p["single_pair"] else store.steps(name)
         assert self.tokenizer is not None
-        centroids = [encoder.embed(pool).mean(0) for pool in pools]
+        embeddings = [encoder.embed(pool) for pool in pools]
         return TaskTensors(
             name,
             encoder.encode(pools[0], dropout_draws=0 if p["single_pair"] else p["dropout_draws"], seed=p["seed"]),
             encoder.encode(pools[1])[0],
-            torch.nn.functional.normalize(centroids[0], dim=0),
-            torch.nn.functional.normalize(centroids[1], dim=0),
+            torch.nn.functional.normalize(embeddings[0].mean(0), dim=0),
+            embeddings[1],
             torch.stack([self.tokenizer.tokenize(store.load(name, s)) for s in steps]),
         )
 
@@ -131,7 +133,9 @@ class PromptCheckpointDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Fixed conditions of prompts that training never sees, `val_conditions` for each task."""
         p = self.hparams
-        return DataLoader(_HeldOutPairs(self.tasks, p["num_prompts"], p["val_conditions"], p["seed"]), batch_size=p["batch_size"])
+        return DataLoader(
+            _HeldOutPairs(self.tasks, p["num_prompts"], p["val_conditions"], p["seed"]), batch_size=p["batch_size"]
+        )
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor, int]]):

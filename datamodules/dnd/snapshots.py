@@ -65,9 +65,13 @@ class SnapshotStore:
             try:
                 content = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
-                raise UserError(f"{file}: no snapshot store here: {error}\nfulgurite run dnd/tiny   makes one (stage collect).") from None
+                raise UserError(
+                    f"{file}: no snapshot store here: {error}\nfulgurite run dnd/tiny   makes one (stage collect)."
+                ) from None
             if content.get("schema_version") != SCHEMA_VERSION:
-                raise UserError(f"{file}: schema {content.get('schema_version')}, this fulgurite reads {SCHEMA_VERSION}: collect again")
+                raise UserError(
+                    f"{file}: schema {content.get('schema_version')}, this fulgurite reads {SCHEMA_VERSION}: collect again"
+                )
             self._manifest = content
         return self._manifest
 
@@ -89,7 +93,9 @@ class SnapshotStore:
         """
         if task not in self.manifest["tasks"]:
             near = nearest(task, self.tasks) or self.tasks[:3]
-            raise UserError(f"{self.folder}: no task '{task}'\nDid you mean {' or '.join(near)}?\nIt has {', '.join(self.tasks)}.")
+            raise UserError(
+                f"{self.folder}: no task '{task}'\nDid you mean {' or '.join(near)}?\nIt has {', '.join(self.tasks)}."
+            )
         return sorted(self.manifest["tasks"][task]["steps"])
 
     def save(self, task: str, step: int, state: Mapping[str, Tensor]) -> None:
@@ -107,7 +113,9 @@ class SnapshotStore:
         try:
             return dict(load_file(file))
         except Exception as error:  # safetensors raises its own type, and OSError
-            raise UserError(f"{file}: the snapshot can't be read: {error}\nDelete the run's folder and collect again.") from None
+            raise UserError(
+                f"{file}: the snapshot can't be read: {error}\nDelete the run's folder and collect again."
+            ) from None
 
     def soup(self, tasks: Iterable[str]) -> dict[str, Tensor]:
         """Mean of the tasks' last snapshots, weight by weight."""

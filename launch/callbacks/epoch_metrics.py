@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from .random_state import of_each_process
+
 
 class EpochMetrics(Callback):
     """Saves what has gathered so far in an epoch's training metrics: values logged with `on_epoch=True` (mean, sum,
@@ -26,11 +28,12 @@ class EpochMetrics(Callback):
             if item.is_tensor and item.meta.on_epoch and not item.has_reset
         }
         states = {name: _state(metric) for name, metric in _training_metrics(trainer, pl_module).items()}
-        checkpoint["epoch_metrics"] = {"logged": logged, "states": states}
+        checkpoint["epoch_metrics"] = of_each_process(trainer, {"logged": logged, "states": states})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the state for the first batch."""
-        self._restored = checkpoint.get("epoch_metrics", {})
+        saved = checkpoint.get("epoch_metrics", [])
+        self._restored = dict(saved[trainer.global_rank]) if trainer.global_rank < len(saved) else {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Give the module's torchmetrics their state back."""

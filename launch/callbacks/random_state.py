@@ -33,6 +33,14 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(cuda.cpu(), device)
 
 
+def of_each_process(trainer: Trainer, state: Any) -> list[Any]:
+    """The states of all processes of a run in their order, in each of them."""
+    states = [state] * trainer.world_size
+    if trainer.world_size > 1:
+        torch.distributed.all_gather_object(states, state)
+    return states
+
+
 class RandomState(Callback):
     """Saves the generators with each checkpoint (those of every process), and sets them again before the first batch
     after a restore."""
@@ -42,11 +50,7 @@ class RandomState(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the generators' states to the checkpoint, in the order of the processes."""
-        states: list[Any] = [random_state()]
-        if trainer.world_size > 1:
-            states = [None] * trainer.world_size
-            torch.distributed.all_gather_object(states, random_state())
-        checkpoint["random_state"] = states
+        checkpoint["random_state"] = of_each_process(trainer, random_state())
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the state for when set-up, which draws numbers of its own, is over."""

@@ -53,8 +53,15 @@ class ResumePoint(Checkpoint):
         self.folder = self.folder or Path(trainer.default_root_dir) / "checkpoints"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A restored state needs no second save."""
+        """A restored state needs no second save; and the loaders' positions, which Lightning leaves out when the
+        checkpoint was taken at an epoch's end, are restored too."""
         self._saved_step = trainer.global_step
+        loop = trainer.fit_loop
+        positions = loop._combined_loader_states_to_load
+        if positions and loop._combined_loader is not None and loop._data_fetcher is not None:
+            loop._combined_loader._load_state_dicts(positions)
+            loop._combined_loader_states_to_load = []
+            iter(loop._data_fetcher)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Decide whether this step is due, and save if nothing that belongs to it is still to come."""
@@ -84,7 +91,9 @@ class ResumePoint(Checkpoint):
 
     def _stopping(self, trainer: Trainer) -> bool:
         # the processes of one run must agree, or the one that saves would wait for the others for ever
-        if self.stop_at is not None and trainer.strategy.reduce_boolean_decision(time.time() >= self.stop_at, all=False):
+        if self.stop_at is not None and trainer.strategy.reduce_boolean_decision(
+            time.time() >= self.stop_at, all=False
+        ):
             self._out_of_time = True
         return self._out_of_time or (trainer.received_sigterm and trainer.world_size == 1)
 

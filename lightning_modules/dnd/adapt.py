@@ -37,7 +37,9 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     encoder = trained.encoder()
     needed = trained.meta["num_prompts"]
     if len(set(texts)) < needed:
-        console.print(f"[yellow]{len(set(texts))} different prompts, the generator was trained with {needed}: they are repeated; expect a worse adapter.[/yellow]")
+        console.print(
+            f"[yellow]{len(set(texts))} different prompts, the generator was trained with {needed}: they are repeated; expect a worse adapter.[/yellow]"
+        )
     clock.lap("load")
     condition_NLC = encoder.encode(trained.choose(texts, seed))[0]
     embedding_PC = encoder.embed(texts if len(texts) <= COVERAGE_SAMPLE else texts[:: len(texts) // COVERAGE_SAMPLE])
@@ -52,9 +54,13 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     clock.lap("write")
     console.print(f"adapter for {trained.meta['base_model']} in {out}")
     console.print("time: " + ", ".join(f"{k} {v:.3f} s" for k, v in clock.laps.items()))
-    console.print(f"coverage: nearest training task {nearest}, cosine {cosine:.2f} (training tasks' own prompts: from {floor:.2f})")
+    console.print(
+        f"coverage: nearest training task {nearest}, cosine {cosine:.2f} (training tasks' own prompts: from {floor:.2f})"
+    )
     if cosine < floor:
-        console.print("[yellow]These prompts lie outside of what the generator was trained on: do not expect the adapter to help.[/yellow]")
+        console.print(
+            "[yellow]These prompts lie outside of what the generator was trained on: do not expect the adapter to help.[/yellow]"
+        )
 
 
 class Stopwatch:
@@ -78,7 +84,9 @@ def newest_generator(root: Path) -> Path:
     """
     found = sorted(root.glob("dnd/*/*/generator/generator/generator.json"), key=lambda f: f.stat().st_mtime)
     if not found:
-        raise UserError(f"no trained generator below {root}\nGive one with --checkpoint FOLDER, or train one:\nfulgurite run dnd/tiny")
+        raise UserError(
+            f"no trained generator below {root}\nGive one with --checkpoint FOLDER, or train one:\nfulgurite run dnd/tiny"
+        )
     return found[-1].parent
 
 

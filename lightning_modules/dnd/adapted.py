@@ -43,11 +43,12 @@ class AdaptedModel(nn.Module):
             base = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(place)
         known = {k: v for k, v in adapter_config.items() if k in LoraConfig.__dataclass_fields__ and k != "peft_type"}
-        self.config = LoraConfig(**{**known, "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model})
+        self.config = LoraConfig(**{**known, "task_type": "CAUSAL_LM", "base_model_name_or_path": None})
         try:
             self.peft: PeftModel = get_peft_model(base, self.config)
         except ValueError as error:
             raise UserError(f"{base_model}: the LoRA does not fit this model: {str(error)[:200]}") from None
+        self.train()
         self._matrices = {
             name.replace(".default.weight", ".weight"): parameter
             for name, parameter in self.peft.named_parameters()
@@ -70,7 +71,9 @@ class AdaptedModel(nn.Module):
         with torch.no_grad():
             for key, parameter in self._matrices.items():
                 if state[key].shape != parameter.shape:
-                    raise UserError(f"{key}: {list(state[key].shape)}, the adapter here has {list(parameter.shape)}: another rank or base model")
+                    raise UserError(
+                        f"{key}: {list(state[key].shape)}, the adapter here has {list(parameter.shape)}: another rank or base model"
+                    )
                 parameter.copy_(state[key])
 
     def reset(self, seed: int) -> None:
@@ -99,12 +102,15 @@ class AdaptedModel(nn.Module):
         following_BT = labels_BT[:, 1:]
         places = (following_BT != IGNORED).any(0).nonzero()[:, 0]
         logits_BTV = self.peft(input_ids=input_ids_BT, logits_to_keep=places, use_cache=False).logits
-        return nn.functional.cross_entropy(logits_BTV.flatten(0, 1), following_BT[:, places].flatten(), ignore_index=IGNORED)
+        return nn.functional.cross_entropy(
+            logits_BTV.flatten(0, 1), following_BT[:, places].flatten(), ignore_index=IGNORED
+        )
 
     def adapter_config(self) -> dict[str, Any]:
         """PEFT's adapter_config.json as a dict."""
         values = self.config.to_dict()
-        return {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in values.items()}
+        plain = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in values.items()}
+        return {**plain, "base_model_name_or_path": self.base_model_name}
 
 
 def write_adapter(folder: Path, state: Mapping[str, Tensor], adapter_config: Mapping[str, Any], card: str) -> None:
@@ -120,8 +126,12 @@ def write_adapter(folder: Path, state: Mapping[str, Tensor], adapter_config: Map
         with atomic_write(folder / "README.md") as temporary:
             temporary.write_text(card, encoding="utf-8")
         with atomic_write(folder / "adapter_config.json") as temporary:
-            temporary.write_text(json.dumps({**adapter_config, "inference_mode": True}, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps({**adapter_config, "inference_mode": True}, indent=1) + "\n", encoding="utf-8"
+            )
     except OSError as error:
-        raise UserError(f"{folder}: can't be written: {error.strerror or error}\nChoose another folder with --out.") from None
+        raise UserError(
+            f"{folder}: can't be written: {error.strerror or error}\nChoose another folder with --out."
+        ) from None
     except Exception as error:  # safetensors' own error type for a full disk
         raise UserError(f"{folder}: can't be written: {error}\nChoose another folder with --out.") from None

@@ -52,7 +52,7 @@ def conditions(
         held_out: the task that the generator has not seen; only prompts of its train split are used, without labels.
         training: task name -> task.
         own: name of the held-out task in the store.
-        draws: prompt draws for the generator, and for each mismatched one.
+        draws: prompt draws for the generator; each training task's prompts make one mismatched row.
         shots: solved examples for in-context learning (labels that the generator does not get).
         hint: sentence on the answer's format for the base model.
         seed: seed of the draws.
@@ -66,14 +66,15 @@ def conditions(
         yield Condition("LoRA of another task", f"lora_{name}", lambda name=name: store.load(name))  # type: ignore[misc]
     yield Condition("soup of all LoRAs", "soup", lambda: store.soup(training))
     near = nearest_task(generator, encoder, unlabelled)
-    yield Condition("LoRA of the nearest prompts", "nearest_prompt", lambda: store.load(near))
+    yield Condition("LoRA of the nearest prompts", f"lora_{near}", lambda: store.load(near))  # scored once, above
+    for name, task in training.items():
+        foreign = [e.prompt for e in task.train]
+        make = lambda foreign=foreign: generated(generator, encoder, foreign, seed)  # noqa: E731
+        yield Condition("generator, mismatched prompts", f"mismatched_{name}", make)
     for draw in range(draws):
-        for index, (name, task) in enumerate(training.items()):
-            foreign = [e.prompt for e in task.train]
-            make = lambda foreign=foreign, s=seed + 1000 * (index + 1) + draw: generated(generator, encoder, foreign, s)  # noqa: E731
-            yield Condition("generator, mismatched prompts", f"mismatched_{name}_{draw}", make)
-    for draw in range(draws):
-        yield Condition("generator", f"generator_{draw}", lambda s=seed + draw: generated(generator, encoder, unlabelled, s))  # type: ignore[misc]
+        yield Condition(
+            "generator", f"generator_{draw}", lambda s=seed + draw: generated(generator, encoder, unlabelled, s)
+        )  # type: ignore[misc]
     yield Condition("own LoRA (trained on its labels)", "own", lambda: store.load(own))
 
 

@@ -45,7 +45,9 @@ def evaluate(
     trained, snapshots = TrainedGenerator.load(generator), SnapshotStore(store)
     snapshots.steps(held_out)
     if held_out in trained.tasks:
-        raise UserError(f"'{held_out}' is a training task of {generator}: not held out\nIts training tasks: {', '.join(trained.tasks)}.")
+        raise UserError(
+            f"'{held_out}' is a training task of {generator}: not held out\nIts training tasks: {', '.join(trained.tasks)}."
+        )
     entries = {n: snapshots.manifest["tasks"][n] for n in [held_out, *trained.tasks]}
     tasks = {n: load_task(e["spec"], limit=e["limit"], seed=e["seed"]) for n, e in entries.items()}
     target = load_task(entries[held_out]["spec"], limit=num_test, seed=entries[held_out]["seed"])
@@ -75,11 +77,17 @@ def evaluate(
     groups: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         groups[row.group].append(row.name)
-    write_json(out / "results.json", summary(held_out, groups, scores, trained, encoder, tasks[held_out]))
+    write_json(out / "results.json", summary(held_out, groups, scores, trained, encoder, tasks[held_out], target.test))
 
 
 def summary(
-    held_out: str, groups: dict[str, list[str]], scores: dict[str, dict[str, Any]], trained: Any, encoder: Any, task: Any
+    held_out: str,
+    groups: dict[str, list[str]],
+    scores: dict[str, dict[str, Any]],
+    trained: Any,
+    encoder: Any,
+    task: Any,
+    examples: Any,
 ) -> dict[str, Any]:
     """results.json: one row a group (mean over its members, lowest and highest beside it), and the verdict in words."""
     rows, metrics = [], {}
@@ -94,21 +102,37 @@ def summary(
             metrics[f"test/choice/{key}"] = _mean(choice)
         if group == "LoRA of another task":
             best = max(names, key=lambda n: scores[n]["choice"] if choice else scores[n]["exact_match"])
-            rows.append([f"best of them (chosen on the test: {best.removeprefix('lora_')})", 1, scores[best]["choice"], scores[best]["exact_match"], ""])
-    count = scores[next(iter(scores))]["num_examples"]
+            rows.append(
+                [
+                    f"best of them (chosen on the test: {best.removeprefix('lora_')})",
+                    1,
+                    scores[best]["choice"],
+                    scores[best]["exact_match"],
+                    "",
+                ]
+            )
+    for rule, pick in (("shortest", min), ("longest", max)):
+        if examples[0].choices:
+            guessed = sum(pick(e.choices, key=len) == e.response for e in examples) / len(examples)
+            rows.append([f"blind: always the {rule} choice", 1, guessed, None, ""])
+    count = len(examples)
     nearest, cosine, floor = trained.coverage(encoder.embed([e.prompt for e in task.train][:256]))
     inside = "inside" if cosine >= floor else "outside"
     chance = 1 / len(task.train[0].choices) if task.train[0].choices else None
     return {
         "schema_version": 1,
         "metrics": {k: v for k, v in metrics.items() if v is not None},
-        "statements": [verdict(held_out, rows, count), f"Coverage: the prompts lie nearest to `{nearest}` (cosine {cosine:.2f}); {inside} the training tasks' own range (from {floor:.2f})."],
+        "statements": [
+            verdict(held_out, rows, count),
+            f"Coverage: the prompts lie nearest to `{nearest}` (cosine {cosine:.2f}); {inside} the training tasks' own range (from {floor:.2f}).",
+        ],
         "tables": [
             {
                 "title": f"Held-out task `{held_out}`, {count} test examples",
                 "columns": ["adapter", "rows", "choice accuracy", "exact match", "lowest to highest"],
                 "rows": rows,
-                "note": (f"Chance {chance:.2f} by choice. " if chance else "") + f"One standard error of a single row is at most {0.5 / count**0.5:.3f}. The generator saw prompts of the task's train split, without labels; test examples chose nothing, except in the row that says so.",
+                "note": (f"Chance {chance:.2f} by choice. " if chance else "")
+                + f"One standard error of a single row is at most {0.5 / count**0.5:.3f}. The generator saw prompts of the task's train split, without labels; test examples chose nothing, except in the row that says so.",
             }
         ],
     }
@@ -119,11 +143,20 @@ def verdict(held_out: str, rows: list[list[Any]], count: int) -> str:
     use = 2 if rows[0][2] is not None else 3
     own = {r[0]: r[use] for r in rows}
     generator = own["generator"]
-    rivals = {k: v for k, v in own.items() if k not in ("generator", "own LoRA (trained on its labels)") and "solved" not in k and "best of" not in k}
+    labelled = ("generator", "own LoRA (trained on its labels)")
+    rivals = {
+        k: v for k, v in own.items() if k not in labelled and "solved" not in k and "best of" not in k and v is not None
+    }
     rival = max(rivals, key=lambda k: rivals[k])
     margin = generator - rivals[rival]
     error = (generator * (1 - generator) / count + rivals[rival] * (1 - rivals[rival]) / count) ** 0.5
-    what = "ahead of" if margin > 2 * error else "behind" if margin < -2 * error else "level with (within two standard errors)"
+    what = (
+        "ahead of"
+        if margin > 2 * error
+        else "behind"
+        if margin < -2 * error
+        else "level with (within two standard errors)"
+    )
     measure = "choice accuracy" if use == 2 else "exact match"
     return f"On `{held_out}` the generator's {measure} is {generator:.3f}: {what} the best control without labels, {rival} ({rivals[rival]:.3f})."
 

@@ -94,7 +94,10 @@ class TrainedGenerator:
         weights = {f"network.{k}": v.detach().float().cpu().contiguous() for k, v in self.network.state_dict().items()}
         with atomic_write(folder / "generator.safetensors") as temporary:
             save_file({**weights, "centroids_KC": self.centroids_KC.contiguous()}, temporary)
-        write_json(folder / "generator.json", {"schema_version": SCHEMA_VERSION, "layout": self.tokenizer.layout(), **self.meta})
+        write_json(
+            folder / "generator.json",
+            {"schema_version": SCHEMA_VERSION, "layout": self.tokenizer.layout(), **self.meta},
+        )
 
     @classmethod
     def load(cls, folder: Path) -> TrainedGenerator:
@@ -107,7 +110,9 @@ class TrainedGenerator:
             meta = json.loads((folder / "generator.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "generator.safetensors")
         except Exception as error:  # OSError, JSON's and safetensors' own error types
-            raise UserError(f"{folder}: no generator here: {error}\nfulgurite run dnd/tiny   trains one, in <run>/generator/generator") from None
+            raise UserError(
+                f"{folder}: no generator here: {error}\nfulgurite run dnd/tiny   trains one, in <run>/generator/generator"
+            ) from None
         if meta.pop("schema_version", None) != SCHEMA_VERSION:
             raise UserError(f"{folder}: a generator of another schema; this fulgurite reads {SCHEMA_VERSION}")
         network = HyperConvGenerator(meta["shapes"], meta["kernel_size"])

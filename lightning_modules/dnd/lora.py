@@ -136,7 +136,9 @@ class LoRACollectorModule(LightningModule):
         assert self.adapted is not None
         count = sum(p.numel() for p in self.adapted.state().values())
         return {
-            "statements": [f"{len(rows)} LoRAs of {count:,} weights each on `{self.base_model}`, all from one initialisation."],
+            "statements": [
+                f"{len(rows)} LoRAs of {count:,} weights each on `{self.base_model}`, all from one initialisation."
+            ],
             "tables": [{"title": "Snapshots", "columns": ["task", "snapshots", "rms of B (last)"], "rows": rows}],
         }
 

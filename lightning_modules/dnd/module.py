@@ -23,6 +23,8 @@ from .hyperconv import HyperConvGenerator
 from .losses import weighted_token_mse
 from .product_norm import product_norm_ratio
 
+COVERAGE_DRAWS = 20
+
 
 @MODELS.register("dnd", paper="2506.16406")
 class DnDModule(LightningModule):
@@ -62,7 +64,9 @@ class DnDModule(LightningModule):
         self.task_mean_KTHW: Tensor
         for name in ("token_weight_T", "constant_THW", "task_mean_KTHW"):
             self.register_buffer(name, torch.ones(0), persistent=False)
-        self._val = torch.nn.ModuleDict({k: MeanMetric() for k in ("loss", "loss_constant", "mean_square_ratio", "ba_norm_ratio")})
+        self._val = torch.nn.ModuleDict(
+            {k: MeanMetric() for k in ("loss", "loss_constant", "mean_square_ratio", "ba_norm_ratio")}
+        )
         self._nearest: MulticlassAccuracy | None = None
 
     @property
@@ -81,14 +85,19 @@ class DnDModule(LightningModule):
         data = self.data
         assert data.tokenizer is not None
         first = list(data.tasks[0].train_DPLC.shape[2:])
-        wanted_first, wanted_last = [data.hparams["num_prompts"], *first], [data.tokenizer.num_tokens, *data.tokenizer.token_shape]
+        wanted_first, wanted_last = (
+            [data.hparams["num_prompts"], *first],
+            [data.tokenizer.num_tokens, *data.tokenizer.token_shape],
+        )
         for wanted, got, end in ((wanted_first, self.shapes[0], "first"), (wanted_last, self.shapes[-1], "last")):
             if list(got) != wanted:
                 raise UserError(f"model.shapes: the {end} shape is {list(got)}, this data needs {wanted}")
         self.token_weight_T = data.token_weight_T.to(self.device)
         self.task_mean_KTHW = torch.stack([t.tokens_STHW.mean(0) for t in data.tasks]).to(self.device)
         self.constant_THW = self.task_mean_KTHW.mean(0)
-        self._nearest = MulticlassAccuracy(len(data.tasks), average="micro").to(self.device) if len(data.tasks) > 1 else None
+        self._nearest = (
+            MulticlassAccuracy(len(data.tasks), average="micro").to(self.device) if len(data.tasks) > 1 else None
+        )
 
     def forward(self, condition_BNLC: Tensor) -> Tensor:
         """Condition [B, N, L, C] to tokens [B, T, H, W]."""
@@ -132,7 +141,9 @@ class DnDModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Warm-up, then a cosine to zero over the run's steps."""
         optimizer, total = self.optimizer(self.network.parameters()), int(self.trainer.estimated_stepping_batches)
-        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / max(1, self.warmup_steps), total_iters=self.warmup_steps)
+        warm = torch.optim.lr_scheduler.LinearLR(
+            optimizer, 1 / max(1, self.warmup_steps), total_iters=self.warmup_steps
+        )
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - self.warmup_steps))
         schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [self.warmup_steps])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -147,7 +158,13 @@ class DnDModule(LightningModule):
         data, manifest = self.data, self.data.snapshots.manifest
         assert data.tokenizer is not None
         centroids_KC = torch.stack([t.centroid_C for t in data.tasks])
-        own = [float(centroids_KC[k] @ t.held_out_centroid_C) for k, t in enumerate(data.tasks)]
+        rng = torch.Generator().manual_seed(0)
+        own = []
+        for t in data.tasks:
+            for _ in range(COVERAGE_DRAWS):
+                chosen = torch.randperm(len(t.held_out_embedding_PC), generator=rng)[: data.hparams["num_prompts"]]
+                drawn_C = torch.nn.functional.normalize(t.held_out_embedding_PC[chosen].mean(0), dim=0)
+                own.append(float(t.centroid_C @ drawn_C))
         meta = {
             "shapes": [list(s) for s in self.shapes],
             "kernel_size": self.kernel_size,
@@ -169,7 +186,9 @@ class DnDModule(LightningModule):
             verdict = "it can fit one pair" if reached >= 0.95 else "it can NOT fit one pair (95 % asked)"
             return {
                 "metrics": {"mean_square_of_target": reached},
-                "statements": [f"Generator of {size}. On one (prompts, snapshot) pair its tokens reach {reached:.1%} of the target's mean square: {verdict}."],
+                "statements": [
+                    f"Generator of {size}. On one (prompts, snapshot) pair its tokens reach {reached:.1%} of the target's mean square: {verdict}."
+                ],
             }
         gain = 1 - m["val/loss"] / m["val/loss_constant"]
         nearest = m.get("val/nearest_task_accuracy")
@@ -178,7 +197,9 @@ class DnDModule(LightningModule):
             f"({gain:.0%} of it explained); mean square {m['val/mean_square_ratio']:.2f} of the target's; ||BA|| {m['val/ba_norm_ratio']:.2f} of the target's (median over modules)."
         ]
         if nearest is not None:
-            lines.append(f"Its tokens lie nearest to their own task in {nearest:.0%} of cases (chance {1 / len(self.data.tasks):.0%}).")
+            lines.append(
+                f"Its tokens lie nearest to their own task in {nearest:.0%} of cases (chance {1 / len(self.data.tasks):.0%})."
+            )
         return {"statements": lines}
 
     def _distance(self, out_BTHW: Tensor) -> Tensor:

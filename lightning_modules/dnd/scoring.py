@@ -6,6 +6,7 @@ gains nothing on the first. Axis legend: E example, T text token, V vocabulary, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,14 @@ class Score:
 
 @torch.no_grad()
 def score(
-    model: Any, tokenizer: Any, form: TextFormat, examples: Sequence[Example], *, prefix: str = "", hint: str = "", batch_size: int = 40
+    model: Any,
+    tokenizer: Any,
+    form: TextFormat,
+    examples: Sequence[Example],
+    *,
+    prefix: str = "",
+    hint: str = "",
+    batch_size: int = 40,
 ) -> Score:
     """Score a causal language model.
 
@@ -47,9 +55,10 @@ def score(
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         prompts = [form.prompt_ids(tokenizer, f"{prefix}{e.prompt}{hint}") for e in batch]
-        right_answer += _exact_matches(model, tokenizer, form, prompts, batch)
+        ids_ET, mask_ET, cache = _read(model, tokenizer, prompts)
         if with_choices:
-            right_choice += _choices(model, tokenizer, form, prompts, batch)
+            right_choice += _choices(model, tokenizer, form, ids_ET, mask_ET, copy.deepcopy(cache), batch)
+        right_answer += _exact_matches(model, tokenizer, form, ids_ET, mask_ET, cache, batch)
     count = len(examples)
     return Score(right_choice / count if with_choices else None, right_answer / count, count)
 
@@ -70,12 +79,27 @@ def _pad_id(tokenizer: Any) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
-def _exact_matches(model: Any, tokenizer: Any, form: TextFormat, prompts: list[list[int]], batch: Sequence[Example]) -> int:
-    ids_ET, mask_ET, _ = _left_padded(prompts, _pad_id(tokenizer))
+def _read(model: Any, tokenizer: Any, prompts: list[list[int]]) -> tuple[Tensor, Tensor, Any]:
+    """Prompts [E, T] left-padded, their mask, and the cache of all tokens but the last: both scores go on from it."""
+    ids_ET, mask_ET, place_ET = (x.to(model.device) for x in _left_padded(prompts, _pad_id(tokenizer)))
+    read = model(
+        input_ids=ids_ET[:, :-1],
+        attention_mask=mask_ET[:, :-1],
+        position_ids=place_ET[:, :-1],
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    return ids_ET, mask_ET, read.past_key_values
+
+
+def _exact_matches(
+    model: Any, tokenizer: Any, form: TextFormat, ids_ET: Tensor, mask_ET: Tensor, cache: Any, batch: Sequence[Example]
+) -> int:
     longest = max(len(form.answer_ids(tokenizer, e.response)) for e in batch)
     out_ET = model.generate(
-        input_ids=ids_ET.to(model.device),
-        attention_mask=mask_ET.to(model.device),
+        input_ids=ids_ET,
+        attention_mask=mask_ET,
+        past_key_values=cache,
         max_new_tokens=longest + 2,
         do_sample=False,
         eos_token_id=form.end_id(tokenizer),
@@ -88,34 +112,26 @@ def _exact_matches(model: Any, tokenizer: Any, form: TextFormat, prompts: list[l
     return sum(normal(a) == normal(e.response) for a, e in zip(answers, batch, strict=True))
 
 
-def _choices(model: Any, tokenizer: Any, form: TextFormat, prompts: list[list[int]], batch: Sequence[Example]) -> int:
-    """Number of examples whose right answer has the largest summed log-likelihood, its end included.
-
-    The prompts go through the model once; each choice only adds its own few tokens to the prompt's cache.
-    """
-    ids_ET, mask_ET, place_ET = _left_padded(prompts, _pad_id(tokenizer))
-    first = model(input_ids=ids_ET, attention_mask=mask_ET, position_ids=place_ET, use_cache=True, logits_to_keep=1)
+def _choices(
+    model: Any, tokenizer: Any, form: TextFormat, ids_ET: Tensor, mask_ET: Tensor, cache: Any, batch: Sequence[Example]
+) -> int:
+    """Number of examples whose right answer has the largest summed log-likelihood, its end included."""
     answers = [[form.answer_ids(tokenizer, c) for c in e.choices] for e in batch]
-    rows = torch.tensor([i for i, options in enumerate(answers) for _ in options])
+    rows = torch.tensor([i for i, options in enumerate(answers) for _ in options], device=ids_ET.device)
     flat = [a for options in answers for a in options]
-    width = max(len(a) for a in flat)
-    ids_EA = torch.tensor([a + [_pad_id(tokenizer)] * (width - len(a)) for a in flat])
-    real_EA = torch.tensor([[1] * len(a) + [0] * (width - len(a)) for a in flat])
-    cache = first.past_key_values
+    width, pad = max(len(a) for a in flat), _pad_id(tokenizer)
+    ids_EA = torch.tensor([a + [pad] * (width - len(a)) for a in flat], device=ids_ET.device)
+    real_EA = torch.tensor([[1] * len(a) + [0] * (width - len(a)) for a in flat], device=ids_ET.device)
     cache.batch_select_indices(rows)
-    place_EA = place_ET[rows, -1:] + 1 + torch.arange(width)
-    further = model(
-        input_ids=ids_EA,
-        attention_mask=torch.cat([mask_ET[rows], real_EA], 1),
-        position_ids=place_EA,
+    # what is read: the prompt's last token and each answer but its last token; what is predicted: each answer
+    read = model(
+        input_ids=torch.cat([ids_ET[rows, -1:], ids_EA[:, :-1]], 1),
+        attention_mask=torch.cat([mask_ET[rows], real_EA[:, :-1]], 1),
+        position_ids=mask_ET[rows].sum(1, keepdim=True) - 1 + torch.arange(width, device=ids_ET.device),
         past_key_values=cache,
         use_cache=True,
     )
-    logits_EAV = torch.cat([first.logits[rows], further.logits[:, :-1]], 1)
-    chosen_EA = logits_EAV.float().log_softmax(-1).gather(-1, ids_EA.unsqueeze(-1)).squeeze(-1)
+    chosen_EA = read.logits.gather(-1, ids_EA.unsqueeze(-1)).squeeze(-1).float() - read.logits.float().logsumexp(-1)
     total_E = (chosen_EA * real_EA).sum(1)
-    right = 0
-    for i, example in enumerate(batch):
-        own = total_E[rows == i]
-        right += example.choices[int(own.argmax())] == example.response
-    return right
+    found = (total_E[rows == i].argmax() for i in range(len(batch)))
+    return sum(e.choices[int(best)] == e.response for e, best in zip(batch, found, strict=True))

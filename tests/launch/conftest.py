@@ -47,7 +47,11 @@ class ForkServer:
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self._log = folder / "output.txt"
         self._process = subprocess.Popen(
-            [sys.executable, PARTS / "fork_server.py"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, PARTS / "fork_server.py"],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __call__(self, *arguments: str, cwd: Path, **env: str) -> Outcome:
@@ -78,7 +82,15 @@ class ForkServer:
 
 
 @pytest.fixture(scope="session")
-def forked(child_environment: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+def parts() -> dict[str, str]:
+    """Environment in which experiment files may name the classes of parts/noisy.py."""
+    return {"PYTHONPATH": str(PARTS), "FULGURITE_ALLOW_IMPORTS": "noisy"}
+
+
+@pytest.fixture(scope="session")
+def forked(
+    child_environment: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ForkServer]:
     """`forked("run", "noisy.yaml", cwd=…, TRAP=…)`: the command line in a forked child."""
     environment = child_environment(PYTHONPATH=str(PARTS), FULGURITE_ALLOW_IMPORTS="noisy")
     server = ForkServer(environment, tmp_path_factory.mktemp("forked"))
@@ -101,13 +113,19 @@ def uninterrupted(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) 
     (folder / "noisy.yaml").write_text(NOISY, encoding="utf-8")
     outcome = forked("run", "noisy.yaml", cwd=folder)
     assert outcome.status == 0, outcome.output
-    return only_run(folder)
-
-
-def only_run(folder: Path, name: str = "noisy") -> Path:
-    """The one run folder of an experiment below `folder`."""
-    (run,) = (folder / "runs" / name).iterdir()
+    (run,) = (folder / "runs" / "noisy").iterdir()
     return run
+
+
+@pytest.fixture(scope="session")
+def only_run() -> Callable[[Path], Path]:
+    """`only_run(folder)`: the one run folder of the experiment `noisy` below a working folder."""
+
+    def find(folder: Path) -> Path:
+        (run,) = (folder / "runs" / "noisy").iterdir()
+        return run
+
+    return find
 
 
 @pytest.fixture(scope="session")
@@ -121,10 +139,25 @@ def same_run() -> Callable[[Path, Path], None]:
         for file in files:
             a, b = ((run / file).read_text().splitlines() for run in (found, wanted))
             different = [(line, other) for line, other in zip(a, b, strict=False) if line != other]
-            assert not different and len(a) == len(b), f"{file}: {len(different)} lines of {len(a)} and {len(b)}: {different[:3]}"
+            assert not different and len(a) == len(b), (
+                f"{file}: {len(different)} lines of {len(a)} and {len(b)}: {different[:3]}"
+            )
         for file in (f.relative_to(wanted) for f in wanted.glob("*/checkpoints/last.ckpt")):
             a, b = (torch.load(run / file, weights_only=True)["state_dict"] for run in (found, wanted))
             assert a.keys() == b.keys()
             assert all(torch.equal(a[k], b[k]) for k in a), file
 
     return check
+
+
+@pytest.fixture(scope="session")
+def hello_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of three short runs of `hello`, made once: two finished (widths 4 and 8), one out of time. Not to be changed."""
+    from fulgurite.cli import main
+
+    root = tmp_path_factory.mktemp("hello_runs")
+    quick = ["run", "hello", "--output", str(root), "--trainer.max_epochs", "1", "--data.num_batches", "4"]
+    assert main([*quick, "--model.width", "4"]) == 0
+    assert main([*quick, "--model.width", "8"]) == 0
+    assert main([*quick, "--model.width", "6", "--max-time", "0.01s"]) == 75
+    return root

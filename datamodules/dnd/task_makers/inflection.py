@@ -223,10 +223,13 @@ def _naive(name: str, lemma: str) -> list[str]:
 
 
 def _misspelt(name: str, lemma: str, answer: str, forms: list[str]) -> list[str]:
-    """At least three wrong forms: wrong regularisations and other forms of the lemma in turn, then the lemma itself."""
+    """At least three wrong forms: the lemma itself, then other forms of it and wrong regularisations in turn.
+
+    The lemma is there because it is shorter than the answer: a model that knows nothing prefers the shortest choice.
+    """
     naive, others = _naive(name, lemma), [form for form in forms if form != answer]
-    mixed = [word for pair in zip(naive, [*others, *naive], strict=False) for word in pair]
-    return list(dict.fromkeys(word for word in [*mixed, *naive, *others, lemma, lemma + "en"] if word != answer))
+    mixed = [word for pair in zip(others or naive, naive, strict=False) for word in pair]
+    return list(dict.fromkeys(word for word in [lemma, *mixed, *naive, *others, lemma + "en"] if word != answer))
 
 
 def _misread(form: str, lemma: str, forms: list[str]) -> list[str]:

@@ -65,6 +65,9 @@ def test_inflections_are_right_and_choices_fair(inflections: Path, name: str) ->
     places = Counter(e.choices.index(e.response) for e in task.train)
     assert all(abs(places[i] / len(task.train) - 0.25) < 0.08 for i in range(4))
     assert len({(e.prompt, e.response) for e in examples}) == len(examples)
+    for blind in (min, max):  # a model that knows nothing goes by length: that must not pay
+        guessed = sum(blind(e.choices, key=lambda c: (len(c), c)) == e.response for e in examples)
+        assert guessed / len(examples) < 0.55
 
 
 def test_a_lemma_is_in_one_split_of_all_tasks(inflections: Path) -> None:

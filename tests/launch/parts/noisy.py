@@ -22,6 +22,7 @@ class NoisyModule(HelloModule):
 
     def __init__(self, width: int = 4) -> None:
         super().__init__(width)
+        self.save_hyperparameters()
         self.train_accuracy = MulticlassAccuracy(10, average="micro")
         self.by_hand = MeanMetric()
 
@@ -55,7 +56,8 @@ class WorkerDigits(DigitsDataModule):
 
 
 class Trap(Callback):
-    """Springs where the environment variable TRAP says, `hook:step:what`; what is a signal, or `error`."""
+    """Springs where the environment variable TRAP says, `hook:step:what`; what is a signal, or `error`. Notes each
+    process's batches in files of the folder NOTE_BATCHES."""
 
     def _spring(self, hook: str, trainer: Trainer) -> None:
         place, _, rest = os.environ.get("TRAP", "").partition(":")
@@ -68,7 +70,10 @@ class Trap(Callback):
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         self._spring("train_epoch_start", trainer)
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: tuple[Tensor, Tensor], *_: Any) -> None:
+        if folder := os.environ.get("NOTE_BATCHES"):
+            with open(f"{folder}/rank{trainer.global_rank}.txt", "a", encoding="utf-8") as file:
+                print(trainer.global_step, batch[0].sum().item(), *batch[1].tolist(), file=file)
         self._spring("train_batch_start", trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:

@@ -1,0 +1,62 @@
+# `make` alone lists the targets. `run` and `test` do all their set-up themselves: Python 3.11 to 3.13, make and git are enough.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL: # two targets never install into the one .venv at a time
+.PHONY: help run test test-fast check soak audit bench clean
+
+EXPERIMENT ?= dnd/tiny
+# What the tests read beside the sources of dnd/tiny; after this they need no network.
+TEST_SOURCES ?= languages
+PYTEST_FLAGS ?=
+
+PY := .venv/bin/python
+# Stamps of finished installs. They carry the folder, since an editable install is bound to it: a moved clone installs anew.
+HERE := $(shell pwd | cksum | cut -d ' ' -f 1)
+BASE := .venv/.base-$(HERE)
+DEV := .venv/.dev-$(HERE)
+
+help: ## list the targets
+	@echo "fulgurite: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "  (PYTHON=/path/to/python chooses the interpreter, EXPERIMENT=hello what is run, PYTEST_FLAGS='-k name' what is tested)"
+
+$(BASE): pyproject.toml constraints.txt .ci/set_up
+	@.ci/set_up
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt .ci/set_up
+	@.ci/set_up dev
+	@touch $(BASE) $@
+
+run: $(BASE) ## install, and run an experiment to its report (dnd/tiny: about 5 minutes on 2 cores after the downloads)
+	@$(PY) -m fulgurite run $(EXPERIMENT)
+	@echo "report: $$(ls -td runs/$(EXPERIMENT)/*/report.md | head -n 1)"
+
+test: $(DEV) ## install, fetch what the tests read, and run the whole suite
+	@$(PY) -m fulgurite fetch --for dnd/tiny
+	@$(PY) -m fulgurite fetch $(TEST_SOURCES)
+	@$(PY) -m pytest $(PYTEST_FLAGS)
+
+test-fast: $(DEV) ## the suite without its slow tests, and without fetching
+	@$(PY) -m pytest -m "not slow and not soak" $(PYTEST_FLAGS)
+
+check: $(DEV) ## lint, format, types, spelling
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@mkdir -p .typing && ln -sfn .. .typing/fulgurite
+	@$(PY) -m mypy
+	@$(PY) -m codespell_lib .
+
+soak: $(DEV) ## repeated faults at random moments and long fuzzing (an hour or so)
+	@$(PY) -m pytest tests/soak -m soak --timeout 7200 $(PYTEST_FLAGS)
+
+audit: $(DEV) ## known vulnerabilities and secrets; says SKIPPED for what can't be reached
+	@.ci/audit
+
+bench: $(BASE) ## what the framework costs per training step, against bare Lightning
+	@$(PY) -m fulgurite bench overhead
+
+clean: ## remove what builds, checks and tests left; .venv, runs and the cache stay
+	rm -rf build dist *.egg-info .typing .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

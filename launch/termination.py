@@ -1,0 +1,47 @@
+"""SIGTERM (a cluster's or a user's polite kill) ends a run in good order, whatever it is doing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+EXIT_STATUS = 128 + signal.SIGTERM
+
+
+class Termination:
+    """While entered, SIGTERM raises SystemExit(143) where it strikes. Inside a Lightning loop, which puts its own
+    handler over this one to finish and save the batch at hand first, it is only remembered."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Termination:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def check(self) -> None:
+        """Leave, if SIGTERM came too late for Lightning to act on it.
+
+        Raises:
+            SystemExit: with status 143.
+        """
+        if self._asked:
+            raise SystemExit(EXIT_STATUS)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        if signal.getsignal(signal.SIGTERM) == self._handle:
+            raise SystemExit(EXIT_STATUS)
+
+
+def is_stop(error: BaseException) -> bool:
+    """Whether this ends a run that was told to stop (Ctrl-C, SIGTERM) rather than one that failed."""
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == EXIT_STATUS)

@@ -1,0 +1,1 @@
+"""A plug-in distribution with every fault that a test asks about."""
