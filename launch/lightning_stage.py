@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ..datamodules.files import write_json
@@ -37,7 +36,7 @@ def run_lightning_stage(
     Raises:
         UserError: if the checkpoint that the stage names does not exist.
     """
-    logger: Logger | bool = False
+    logger: Any = False
     if wandb is not None:
         from .wandb import wandb_logger
 
@@ -49,7 +48,7 @@ def run_lightning_stage(
         results = getattr(built.model, "results", None)
         if callable(results) and built.trainer.is_global_zero:
             write_json(folder / "results.json", {"schema_version": 1, **results()})
-        if isinstance(logger, Logger) and built.trainer.is_global_zero:
+        if logger and built.trainer.is_global_zero:
             from .wandb import log_stage
 
             log_stage(logger.experiment, folder)

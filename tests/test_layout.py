@@ -53,7 +53,9 @@ def absolute(file: Path, level: int, name: str) -> str:
 
 
 def test_kernels_has_no_init() -> None:
-    assert not (ROOT / "kernels" / "__init__.py").exists(), "see kernels/README.md: it would shadow Hugging Face's package"
+    assert not (ROOT / "kernels" / "__init__.py").exists(), (
+        "see kernels/README.md: it would shadow Hugging Face's package"
+    )
 
 
 def test_root_holds_only_the_package_modules() -> None:

@@ -51,7 +51,9 @@ class Environment:
 
     def install(self, *arguments: str | Path, cwd: Path) -> None:
         """pip install, without dependencies and without a network."""
-        self.python("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation", *arguments, cwd=cwd)
+        self.python(
+            "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation", *arguments, cwd=cwd
+        )
 
     def _run(self, command: list[str | Path], cwd: Path, status: int) -> str:
         dropped = ("PYTHONPATH", "PYTHONSAFEPATH", "COLUMNS", "FULGURITE_ALLOW_IMPORTS")
@@ -131,7 +133,9 @@ def shipped(clone: Path) -> set[str]:
 def modules(clone: Path) -> list[str]:
     """Dotted name of every module of the package."""
     names = [name.removesuffix(".py") for name in shipped(clone) if name.endswith(".py")]
-    return sorted("fulgurite." + n.replace("/", ".") for n in names if n.rpartition("/")[2] not in ("__init__", "__main__"))
+    return sorted(
+        "fulgurite." + n.replace("/", ".") for n in names if n.rpartition("/")[2] not in ("__init__", "__main__")
+    )
 
 
 def test_wheel_holds_the_rooms_and_nothing_else(built: dict[str, Path], clone: Path) -> None:
@@ -156,9 +160,7 @@ def test_sdist_holds_the_package(built: dict[str, Path], clone: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["clone", "editable", "strict editable", "wheel"])
-def test_every_module_imports(
-    way: str, installed: Callable[[str], Environment], clone: Path, tmp_path: Path
-) -> None:
+def test_every_module_imports(way: str, installed: Callable[[str], Environment], clone: Path, tmp_path: Path) -> None:
     """From the clone's root (from the folder above it, where nothing is installed), and from elsewhere."""
     environment = installed(way)
     for cwd in [clone.parent] if way == "clone" else [clone, tmp_path]:
@@ -223,7 +225,9 @@ def with_plugins(
 
 def test_plugin_adds_a_model_a_datamodule_and_a_command(with_plugins: Environment, tmp_path: Path) -> None:
     for kind, name in (("models", "line"), ("datamodules", "points"), ("commands", "line greet")):
-        (line,) = [x for x in with_plugins.fulgurite("list", kind, cwd=tmp_path).splitlines() if x.strip().startswith(name)]
+        (line,) = [
+            x for x in with_plugins.fulgurite("list", kind, cwd=tmp_path).splitlines() if x.strip().startswith(name)
+        ]
         assert "(plug-in line)" in line
     assert with_plugins.fulgurite("line", "greet", "--name", "Ada", "--times", "2", cwd=tmp_path) == "hello Ada\n" * 2
 

@@ -15,8 +15,8 @@ from fulgurite.registry import UserError
 CONFIG = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 FORM = TextFormat()
 EXAMPLES = [
-    Example(f"Say {w} once more, please, in the same way.", w, (w, w + "s", "un" + w, w[:-1]))
-    for w in ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
+    Example(f"Say {w} once more, please, in the same way.", w if i % 2 else w[:-1], (w, w + "s", "un" + w, w[:-1]))
+    for i, w in enumerate(("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"))
 ]
 
 
@@ -74,19 +74,19 @@ def test_choices_equal_scoring_each_text_by_itself(adapted: AdaptedModel) -> Non
 
 
 def test_exact_match_equals_generating_each_by_itself(adapted: AdaptedModel) -> None:
-    answers = []
-    for example in EXAMPLES[:5]:
-        ids = torch.tensor([FORM.prompt_ids(adapted.tokenizer, example.prompt)])
-        out = adapted.peft.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False,
-            eos_token_id=FORM.end_id(adapted.tokenizer), pad_token_id=0,
-        )  # fmt: skip
-        answers.append(adapted.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
-    asked = [Example(e.prompt, answer) for e, answer in zip(EXAMPLES, answers, strict=False)]
-    matched = [e for e in asked if len(FORM.answer_ids(adapted.tokenizer, e.response)) >= 8]
+    def answer(prompt: str, length: int) -> str:
+        ids = torch.tensor([FORM.prompt_ids(adapted.tokenizer, prompt)])
+        options = {"eos_token_id": FORM.end_id(adapted.tokenizer), "pad_token_id": 0, "do_sample": False}
+        out = adapted.peft.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, **options)
+        return normal(adapted.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+
+    # of the five, the even ones ask for what the model says, at the length that the longest of them allows
+    asked = [Example(e.prompt, "w" * 5 if i % 2 else answer(e.prompt, 8)) for i, e in enumerate(EXAMPLES[:5])]
+    length = max(len(FORM.answer_ids(adapted.tokenizer, e.response)) for e in asked) + 2
+    expected = [answer(e.prompt, length) == normal(e.response) for e in asked]
     found = score(adapted.peft, adapted.tokenizer, FORM, asked)
     assert found.choice is None and found.num_examples == 5
-    assert found.exact_match >= len(matched) / 5 > 0
+    assert found.exact_match == pytest.approx(sum(expected) / 5)
 
 
 def test_normal_form_of_answers() -> None:
@@ -100,7 +100,7 @@ def test_an_adapter_of_another_rank_is_refused(adapted: AdaptedModel) -> None:
     }
     with pytest.raises(UserError, match="another rank"):
         adapted.load(state)
-    with pytest.raises(UserError, match="rank"):
+    with pytest.raises(UserError, match=r"is \[8, 64\] instead of \[4, 64\]"):
         WeightTokenizer.from_adapter(dict(adapted.state())).tokenize(state)
 
 
