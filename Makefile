@@ -31,7 +31,6 @@ $(DEV): pyproject.toml constraints.txt .ci/set_up
 
 run: $(BASE) ## install, and run an experiment to its report (dnd/tiny: about 5 minutes on 2 cores after the downloads)
 	@$(PY) -m fulgurite run $(EXPERIMENT)
-	@echo "report: $$(ls -td runs/$(EXPERIMENT)/*/report.md | head -n 1)"
 
 test: $(DEV) ## install, fetch what the tests read, and run the whole suite
 	@$(PY) -m fulgurite fetch --for dnd/tiny

@@ -142,13 +142,17 @@ def read_index() -> Index:
     """Index of our own rooms and of every plug-in, read as text: nothing is imported.
 
     Raises:
-        UserError: if two parts share a name; the text names both files.
+        UserError: if two parts share a name (the text names both files), or one of our own files is no Python.
     """
     entries: list[Entry] = []
     for room in ROOMS:
         for file in sorted((ROOT / room).rglob("*.py")):
             module = ".".join(("fulgurite", *file.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
-            entries += scan(file, module)
+            try:
+                entries += scan(file, module)
+            except (SyntaxError, ValueError) as error:
+                line = getattr(error, "lineno", None) or 1
+                raise UserError(f"{file}:{line}: can't be read as Python: {getattr(error, 'msg', None) or error}") from None
     broken: dict[str, str] = {}
     for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
         try:

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..registry import MODELS, ROOT, UserError, nearest, read_index
-from .key_check import check_stage, expand_names
+from .key_check import check_root, check_stage, expand_names
 from .settings import Leaf, Path_, Settings, parse_value, read_yaml, short_path
 from .signatures import has_method
 
@@ -67,8 +68,13 @@ def names() -> list[str]:
     return [n for n in found if not n.startswith(("base/", "sweeps/"))]
 
 
-def find(name: str, asked_by: str = "") -> Path:
-    """File of an experiment, by its name under experiments/ or by a path to any YAML file.
+def _parents() -> list[str]:
+    return [f"base/{f.stem}" for f in sorted((EXPERIMENTS / "base").glob("*.yaml"))]
+
+
+def find(name: str, asked_by: str = "", beside: Path | None = None) -> Path:
+    """File of an experiment, by its name under experiments/ or by a path to any YAML file: from where one stands, or
+    from `beside`, the folder of the file that names it.
 
     Raises:
         UserError: if there is none; with the nearest names.
@@ -83,12 +89,12 @@ def find(name: str, asked_by: str = "") -> Path:
     file = EXPERIMENTS / f"{name}.yaml"
     if name and file.is_file() and file.resolve().is_relative_to(EXPERIMENTS):
         return file
-    near = nearest(name, names())
+    near = nearest(name, names() if not asked_by else [*names(), *_parents()])
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}?\n" if near else ""
     raise UserError(f"{asked_by}no experiment named '{name}'\n{hint}fulgurite list experiments   shows all")
 
 
-def chain(file: Path, _below: tuple[Path, ...] = ()) -> list[Path]:
+def chain(file: Path, _below: tuple[Path, ...] = (), _asked_by: str = "") -> list[Path]:
     """The file and its `base:` parents, parents first, each once.
 
     Raises:
@@ -96,18 +102,18 @@ def chain(file: Path, _below: tuple[Path, ...] = ()) -> list[Path]:
     """
     if file in _below:
         circle = " -> ".join(short_path(f) for f in [*_below[_below.index(file) :], file])
-        raise UserError(f"`base:` goes round in a circle:\n{circle}\nTake one of these `base:` lines out.")
+        raise UserError(f"{_asked_by}`base:` goes round in a circle:\n{circle}\nTake one of these `base:` lines out.")
     base = read_yaml(file).get(("base",))
-    if base is None:
+    if base is None or base.value is None:
         return [file]
     parents = base.value if isinstance(base.value, list) else [base.value]
     order: list[Path] = []
-    for parent in parents:
+    for place, parent in enumerate(parents):
+        asked_by = f"{base.inner.get((place,), base.origin)}: "
         if not isinstance(parent, str):
-            raise UserError(f"{base.origin}: `base:` is a name or a list of names, not {parent!r}")
-        beside = file.parent / parent
-        found = beside.resolve() if beside.suffix and beside.is_file() else find(parent, f"{base.origin}: ")
-        order += [f for f in chain(found, (*_below, file)) if f not in order]
+            raise UserError(f"{asked_by}`base:` is a name or a list of names, not {parent!r}\nfulgurite list experiments   shows the names")
+        found = find(parent, asked_by, file.parent)
+        order += [f for f in chain(found, (*_below, file), asked_by) if f not in order]
     return [*order, file]
 
 
@@ -131,7 +137,7 @@ def parse_flags(arguments: Sequence[str]) -> list[tuple[Path_, Leaf]]:
         parsed = parse_value(value)
         path = tuple(key.split("."))
         if isinstance(parsed, dict) and parsed:
-            layer += [((*path, *p), leaf) for p, leaf in _flatten(parsed, f"--{key}")]
+            layer += [((*path, *p), leaf) for p, leaf in _flatten(parsed, lambda _, flag=f"--{key}": flag)]
         else:
             layer.append((path, Leaf(parsed, f"--{key}")))
     return layer
@@ -152,7 +158,7 @@ def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable
     seed = root.get("seed_everything", default=0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UserError(f"{root.origin('seed_everything')}: seed_everything is a whole number, not {seed!r}")
-    stages = _staged(root, file) if ("stages",) in root.leaves else _plain(root, own)
+    stages = _staged(root, file) if "stages" in root.keys() else _plain(root, own)
     for stage in stages:
         if stage.verb in LIGHTNING_VERBS and ("seed_everything",) not in stage.settings.leaves:
             leaf = root.leaves.get(("seed_everything",), Leaf(seed, "fulgurite's default"))
@@ -165,12 +171,11 @@ def _plain(root: Settings, name: str) -> list[Stage]:
     """fit, then test with the last checkpoint if the model has a test_step."""
     own = Settings()
     own.leaves = {p: leaf for p, leaf in root.leaves.items() if p[0] not in META_KEYS}
+    check_root(own, LIGHTNING_KEYS)
     expand_names(own)
     model = own.get("model", "class_path")
     if model is None:
-        raise UserError(
-            f"{name}: no `model:` and no `stages:`\nAn experiment needs one of the two.\nfulgurite info hello   shows the smallest example"
-        )
+        raise UserError(f"{name}: no `model:` and no `stages:`\nAn experiment needs one of the two.\nfulgurite explain hello   shows a small one")
     stages = [Stage("fit", "fit", own)]
     if has_method(model, "test_step"):
         test = Settings(dict(own.leaves))
@@ -185,53 +190,66 @@ def _staged(root: Settings, file: Path) -> list[Stage]:
     if not isinstance(listed, list) or not all(
         isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed
     ):
-        raise UserError(f"{origin}: `stages:` is a list of {{name, verb, experiment or command, overrides}}")
+        raise UserError(f"{origin}: `stages:` is a list of {{name, verb, experiment or command, overrides}}\nfulgurite explain dnd/tiny   shows a staged experiment")
     stage_names = [item["name"] for item in listed]
     for key in root.keys():
         if key not in (*META_KEYS, "seed_everything", *stage_names):
             raise UserError(_unknown_key(root.origin(key), key, [*stage_names, *META_KEYS, "seed_everything"], file))
     if len(set(stage_names)) < len(stage_names):
         raise UserError(f"{origin}: two stages have the same name\nStage names are folder names: each must be its own.")
-    return [_stage(item, root.under(item["name"]), origin, file) for item in listed]
+    lines = root.leaves["stages",].inner
+    own = [{p[1:]: line for p, line in lines.items() if p[0] == place} for place in range(len(listed))]
+    return [_stage(item, root.under(item["name"]), at, origin, file) for item, at in zip(listed, own, strict=True)]
 
 
-def _stage(item: dict[str, Any], changes: Settings, origin: str, file: Path) -> Stage:
+def _stage(item: dict[str, Any], changes: Settings, lines: dict[Any, str], origin: str, file: Path) -> Stage:
+    """One stage; `lines` says where each part of `item` was set (`("overrides", "model")` -> `file:line`)."""
+
+    def at(*key: str) -> str:
+        return lines.get(key, lines.get(("name",), origin))
+
+    name = item["name"]
     for key in item:
         if key not in STAGE_KEYS:
-            raise UserError(_unknown_key(origin, key, list(STAGE_KEYS), file))
+            raise UserError(_unknown_key(at(key), key, list(STAGE_KEYS), file))
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(f"{at('name')}: '{name}' can't name a stage\nIt becomes a folder's name: letters, digits, _ and - only.")
     verb, command = item.get("verb", "command" if "command" in item else "fit"), item.get("command")
     if verb not in (*LIGHTNING_VERBS, "command"):
-        raise UserError(
-            f"{origin}: stage '{item['name']}': no verb '{verb}'\nVerbs are {', '.join(LIGHTNING_VERBS)}, command."
-        )
+        near = nearest(str(verb), [*LIGHTNING_VERBS, "command"])
+        hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+        raise UserError(f"{at('verb')}: stage '{name}': no verb '{verb}'\n{hint}Verbs are {', '.join(LIGHTNING_VERBS)}, command.")
     if (verb == "command") != bool(command):
-        raise UserError(
-            f"{origin}: stage '{item['name']}': verb command goes with `command:`, the others with `experiment:`"
-        )
+        raise UserError(f"{at('verb')}: stage '{name}': verb command goes with `command:`, the others with `experiment:`")
     if command and command not in read_index().of("commands"):
-        near = nearest(command, list(read_index().of("commands")))
-        raise UserError(
-            f"{origin}: no command named '{command}'\nDid you mean {' or '.join(near) or 'another'}?\nfulgurite list commands   shows all"
-        )
+        near = nearest(str(command), list(read_index().of("commands")))
+        raise UserError(f"{at('command')}: no command named '{command}'\nDid you mean {' or '.join(repr(n) for n in near) or 'another'}?\nfulgurite list commands   shows all")
     settings = Settings()
     if item.get("experiment"):
-        for layer in chain(find(item["experiment"], f"{origin}: ")):
+        for layer in chain(find(str(item["experiment"]), f"{at('experiment')}: ", file.parent)):
             settings.merge((p, leaf) for p, leaf in read_yaml(layer).items() if p[0] not in META_KEYS)
-    settings.merge(_flatten(item.get("overrides") or {}, origin))
+    overrides = item.get("overrides") or {}
+    if not isinstance(overrides, dict):
+        raise UserError(f"{at('overrides')}: stage '{name}': `overrides:` is a mapping of settings, not {overrides!r}")
+    settings.merge(_flatten(overrides, lambda path: at("overrides", *path)))
     settings.merge(changes)
     if verb != "command":
+        check_root(settings, LIGHTNING_KEYS)
         expand_names(settings)
-    return Stage(item["name"], verb, settings, command)
+        if settings.get("model", "class_path") is None:
+            raise UserError(f"{at('name')}: stage '{name}' has no model\nGive it `experiment: NAME`, or a `model:` in its `overrides:`.\nfulgurite list experiments   shows the names")
+    return Stage(name, verb, settings, command)
 
 
-def _flatten(tree: dict[str, Any], origin: str) -> list[tuple[Path_, Leaf]]:
+def _flatten(tree: dict[Any, Any], origin: Callable[[tuple[str, ...]], str], above: Path_ = ()) -> list[tuple[Path_, Leaf]]:
+    """Leaves of a nested mapping; `origin` tells where the value at a path (of written keys) was set."""
     layer: list[tuple[Path_, Leaf]] = []
     for key, value in tree.items():
-        path = tuple(str(key).split("."))
+        path, written = tuple(str(key).split(".")), (*above, str(key))
         if isinstance(value, dict) and value:
-            layer += [((*path, *p), leaf) for p, leaf in _flatten(value, origin)]
+            layer += [((*path, *p), leaf) for p, leaf in _flatten(value, origin, written)]
         else:
-            layer.append((path, Leaf(value, origin)))
+            layer.append((path, Leaf(value, origin(written))))
     return layer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..registry import UserError, find_source, nearest, plugin_packages, read_index
 from .settings import Leaf, Settings
-from .signatures import Parameter, locate, parameters
+from .signatures import Parameter, is_a, names_in, parameters
 
 TRAINER = "lightning.pytorch.Trainer"
 ALLOWED_PACKAGES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", "peft", "diffusers")
@@ -16,6 +16,9 @@ ALLOW_VARIABLE = "FULGURITE_ALLOW_IMPORTS"
 INJECTED = ("build", "run")
 _SIMPLE = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
 _KINDS = {"model": "models", "data": "datamodules"}
+_BASES = {"models": "LightningModule", "datamodules": "LightningDataModule"}
+_WORDS = {"int": "int", "float": "number", "bool": "true or false", "str": "text", "None": "null", "Optional": "null"}
+_HOMES = ("torch.optim", "torch.optim.lr_scheduler", "torch.nn", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
 
 
 def allowed_packages() -> list[str]:
@@ -50,15 +53,11 @@ def _drop_foreign(settings: Settings, path: tuple[str, ...], dotted: str) -> Non
 
 
 def _dotted(name: str, origin: str, kind: str | None) -> str:
-    if kind and name in read_index().of(kind):
-        return read_index().of(kind)[name].path
+    registered = read_index().of(kind) if kind else {}
+    if name in registered:
+        return registered[name].path
     if "." not in name:
-        choices = list(read_index().of(kind or "models"))
-        near = nearest(name, choices)
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Registered: {', '.join(choices)}."
-        raise UserError(
-            f"{origin}: no {(kind or 'class').removesuffix('s')} named '{name}'\n{hint}\nfulgurite list {kind or 'models'}   shows all"
-        )
+        raise UserError(f"{origin}: {_no_such_name(name, kind)}")
     package = name.partition(".")[0]
     if package not in allowed_packages():
         raise UserError(
@@ -66,16 +65,71 @@ def _dotted(name: str, origin: str, kind: str | None) -> str:
             f"Experiments may name classes of {', '.join(ALLOWED_PACKAGES)} and of installed plug-ins.\n"
             f"If you trust this file: {ALLOW_VARIABLE}={package} fulgurite …"
         )
-    module, _, leaf = name.rpartition(".")
-    file = find_source(module)
-    found = locate(name)
-    if found is None and file is not None and file.suffix == ".py" and package == "fulgurite":
-        raise UserError(
-            f"{origin}: {module} has no class '{leaf}'\nfulgurite list {kind or 'models'}   shows the registered ones"
-        )
-    if file is None and find_source(package) is None:
-        raise UserError(f"{origin}: package '{package}' is not installed\npip install {package}")
+    if find_source(package) is None:
+        raise UserError(f"{origin}: '{name}': package '{package}' is not installed\npip install {package}")
+    _check_exists(name, origin, kind)
+    if kind and is_a(name, _BASES[kind]) is False:
+        raise UserError(f"{origin}: {name} is no {_BASES[kind]}\nfulgurite list {kind}   shows the registered ones")
     return name
+
+
+def _no_such_name(name: str, kind: str | None) -> str:
+    other = next((k for k in _BASES if k != kind and kind and name in read_index().of(k)), None)
+    if other:
+        return f"'{name}' is a {other.removesuffix('s')}, not a {(kind or '').removesuffix('s')}\nfulgurite list {kind}   shows the {kind}"
+    if kind is None:
+        near = [f"{home}.{n}" for home in _HOMES for n in nearest(name, sorted(names_in(home) or ()), 1)]
+        near.sort(key=lambda n: n.rpartition(".")[2] != name)
+        hint = f"\nDid you mean {' or '.join(repr(n) for n in near[:2])}?" if near else ""
+        return f"'{name}' is no dotted path of a class{hint}\nA class inside `model` or `data` is named by its full path, such as torch.optim.AdamW."
+    choices = list(read_index().of(kind))
+    near = nearest(name, choices)
+    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Registered: {', '.join(choices)}."
+    return f"no {kind.removesuffix('s')} named '{name}'\n{hint}\nfulgurite list {kind}   shows all"
+
+
+def _check_exists(name: str, origin: str, kind: str | None) -> None:
+    """Raise if a module along the path, by its source text, has no such part."""
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        module = ".".join(parts[:cut])
+        if find_source(module) is None:
+            continue
+        known = names_in(module)
+        if known is not None and parts[cut] not in known:
+            near = nearest(parts[cut], sorted(known))
+            hint = f"\nDid you mean {' or '.join(repr(f'{module}.{n}') for n in near)}?" if near else ""
+            raise UserError(f"{origin}: {module} has no '{parts[cut]}'{hint}\nfulgurite list {kind or 'models'}   shows the registered names")
+        return
+
+
+def shows(dotted: str) -> str:
+    """The command that shows a class's arguments, by its short name if it has one."""
+    names = [e.name for e in read_index().entries if e.path == dotted]
+    name = "trainer" if dotted == TRAINER else names[0] if names else dotted
+    return f"fulgurite info {name}   shows its arguments"
+
+
+def check_root(settings: Settings, root_keys: tuple[str, ...]) -> None:
+    """Check a stage's top-level keys, and that `model` and `data` are classes.
+
+    Raises:
+        UserError: for the first that is wrong.
+    """
+    for key in settings.keys():
+        if key not in root_keys:
+            near = nearest(key, list(root_keys))
+            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known here: {', '.join(root_keys)}."
+            raise UserError(f"{settings.origin(key)}: unknown key '{key}'\n{hint}\nfulgurite explain hello   shows a whole experiment")
+    for part, kind in _KINDS.items():
+        leaf = settings.leaves.get((part,))
+        if leaf is not None and isinstance(leaf.value, str):  # `model: hello`, with no class below it
+            settings.set((part, "class_path"), Leaf(leaf.value, leaf.origin, leaf.replaced))
+        elif settings.get(part) is not None and not isinstance(settings.get(part, "class_path"), str):
+            raise UserError(
+                f"{settings.origin(part)}: `{part}:` has no class_path\n"
+                f"Write `{part}: {{class_path: NAME, init_args: …}}`.\nfulgurite list {kind}   shows the names"
+            )
 
 
 def check_stage(verb: str, command: str | None, settings: Settings, root_keys: tuple[str, ...]) -> None:
@@ -88,18 +142,10 @@ def check_stage(verb: str, command: str | None, settings: Settings, root_keys: t
     if verb == "command":
         entry = read_index().of("commands")[command or ""]
         known = {k: p for k, p in (parameters(entry.path) or {}).items() if k not in INJECTED}
-        _check_keys(settings, (), known, f"command '{command}'", f"fulgurite {command} --help")
-        _check_required(settings, (), known, f"command '{command}'", entry.path)
+        _check_keys(settings, (), known, f"command '{command}'", f"fulgurite {command} --help   shows its options")
+        _check_required(settings, (), known, f"command '{command}'", f"fulgurite {command} --help   shows its options")
         return
-    for key in settings.keys():
-        if key not in root_keys:
-            near = nearest(key, list(root_keys))
-            hint = (
-                f"Did you mean {' or '.join(repr(n) for n in near)}?"
-                if near
-                else f"Known here: {', '.join(root_keys)}."
-            )
-            raise UserError(f"{settings.origin(key)}: unknown key '{key}'\n{hint}")
+    check_root(settings, root_keys)
     trainer = parameters(TRAINER)
     if trainer:
         _check_keys(settings, ("trainer",), trainer, "Trainer", "fulgurite info trainer")
@@ -108,48 +154,49 @@ def check_stage(verb: str, command: str | None, settings: Settings, root_keys: t
             _check_class(settings, path[:-1], leaf.value)
         elif isinstance(leaf.value, list):
             _check_list(leaf, ".".join(path))
-    for part in ("model", "data"):
-        if settings.get(part) is not None and settings.get(part, "class_path") is None:
-            raise UserError(
-                f"{settings.origin(part)}: `{part}:` has no class_path\nWrite `{part}: {{class_path: NAME, init_args: …}}`.\nfulgurite list {_KINDS[part]}   shows the names"
-            )
 
 
 def _check_class(settings: Settings, path: tuple[str, ...], dotted: str) -> None:
+    arguments = (*path, "init_args")
+    given = settings.get(*arguments)
+    if given is not None and not isinstance(given, dict):
+        raise UserError(f"{settings.origin(*arguments)}: init_args is a mapping of arguments, not {given!r}\n{shows(dotted)}")
     known = parameters(dotted)
     if known is None:
         return
     name = dotted.rpartition(".")[2]
-    shows = f"fulgurite info {dotted}   shows its arguments"
-    _check_keys(settings, (*path, "init_args"), known, name, shows)
+    _check_keys(settings, arguments, known, name, shows(dotted))
     if path in (("model",), ("data",)):
-        _check_required(settings, (*path, "init_args"), known, name, dotted)
+        _check_required(settings, arguments, known, name, shows(dotted))
 
 
 def _check_list(leaf: Leaf, where: str) -> None:
-    for item in leaf.value:
+    for place, item in enumerate(leaf.value):
         if isinstance(item, dict) and isinstance(item.get("class_path"), str):
-            dotted = _dotted(item["class_path"], leaf.origin, None)
-            inner = Settings({("init_args", k): Leaf(v, leaf.origin) for k, v in (item.get("init_args") or {}).items()})
+            dotted = _dotted(item["class_path"], leaf.inner.get((place, "class_path"), leaf.origin), None)
+            given = item.get("init_args") or {}
+            lines = {k: leaf.inner.get((place, "init_args", k), leaf.origin) for k in given} if isinstance(given, dict) else {}
+            inner = Settings({("init_args", str(k)): Leaf(given[k], line) for k, line in lines.items()})
             known = parameters(dotted)
             if known is not None:
-                _check_keys(inner, ("init_args",), known, f"{dotted.rpartition('.')[2]} (in {where})", "")
+                _check_keys(inner, ("init_args",), known, f"{dotted.rpartition('.')[2]} (in {where})", shows(dotted))
 
 
-def _check_keys(settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, shows: str) -> None:
+def _check_keys(settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, command: str) -> None:
     for key in settings.under(*path).keys() if path else settings.keys():
         origin = settings.origin(*path, key)
         if key not in known:
             near = nearest(key, list(known))
-            hint = (
-                f"Did you mean {' or '.join(repr(n) for n in near)}?"
-                if near
-                else f"It takes {', '.join(list(known)[:12])}."
-            )
-            raise UserError("\n".join(filter(None, [f"{origin}: {owner} has no argument '{key}'", hint, shows])))
+            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"It takes {', '.join(list(known)[:12])}."
+            raise UserError(f"{origin}: {owner} has no argument '{key}'\n{hint}\n{command}")
         value = settings.get(*path, key)
         if not _fits(value, known[key].annotation):
-            raise UserError(f"{origin}: {owner}: '{key}' is {known[key].annotation}, not {value!r}")
+            raise UserError(f"{origin}: {owner}: '{key}' is {_say(known[key].annotation)}, not {value!r}\n{command}")
+
+
+def _say(annotation: str) -> str:
+    words = dict.fromkeys(_WORDS[n] for n in re.findall(r"\w+", annotation) if n in _WORDS)
+    return " or ".join(sorted(words, key=lambda w: w == "null"))
 
 
 def _check_required(

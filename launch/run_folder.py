@@ -25,9 +25,9 @@ SCHEMA_VERSION = 1
 DEFAULT_ROOT = Path("runs")
 
 
-def now() -> str:
-    """The time in UTC, to the second, as ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def now(timespec: str = "seconds") -> str:
+    """The time in UTC, to the second or as `datetime.isoformat` says it, as ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec=timespec)
 
 
 @dataclass
@@ -110,7 +110,7 @@ def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
         "experiment": experiment.name,
         "digest": experiment.digest(),
         "seed": experiment.seed,
-        "created": now(),
+        "created": now("milliseconds"),  # tells the newest of several runs begun in one second
         "code": code_digest(),
         "stages": {s.name: {"state": "pending", "attempts": 0, "seconds": 0.0} for s in experiment.stages},
     }

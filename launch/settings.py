@@ -6,7 +6,7 @@ A `Settings` maps a path such as `("model", "init_args", "lr")` to a `Leaf`. Lis
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,20 @@ from ..registry import ROOT, UserError
 
 Path_ = tuple[str, ...]
 _DOTTED = re.compile(r"\w+(\.\w+)*")  # a setting; a key such as `gain of Qwen2.5-0.5B` is words, and stays whole
+MAX_DEPTH, MAX_LEAVES = 40, 5000  # far more than any experiment; a file beyond is broken, or a bomb of aliases
+_LISTS = "fulgurite list experiments   shows the names"
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One value, where it was set, and the leaf that it replaced."""
+    """One value, where it was set, and the leaf that it replaced. For a list, `inner` says where its parts were set:
+    `(0, "overrides", "model")` -> `file:line`."""
 
     value: Any
     origin: str
     replaced: Leaf | None = field(default=None, compare=False)
+    inner: Mapping[tuple[int | str, ...], str] = field(default_factory=dict, compare=False)
 
 
 class _LineLoader(yaml.SafeLoader):
@@ -44,7 +48,7 @@ def parse_value(text: str) -> Any:
     """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None."""
     try:
         return yaml.load(text, Loader=_LineLoader)  # noqa: S506  (a subclass of SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 
@@ -65,39 +69,78 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
     name = short_path(file)
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: can't be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{name}: can't be read: {error.strerror}\nAn experiment is a YAML file; give its path, or a name.\n{_LISTS}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{name}:{line}: not UTF-8 text: {error.reason}\nSave the file as UTF-8.") from None
     try:
         root = yaml.compose(text, Loader=_LineLoader)
+        if root is None:
+            return {}
+        if not isinstance(root, yaml.MappingNode):
+            kind = {"sequence": "a list", "scalar": "a single value"}[root.id]
+            raise UserError(f"{name}:1: an experiment is a mapping of keys to values, this is {kind}\nfulgurite explain hello   shows one")
+        leaves: dict[Path_, Leaf] = {}
+        _walk(root, (), name, leaves)
+        return leaves
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"{place}: not valid YAML: {problem}\nCheck the indentation and quotes on and above it."
-        ) from None
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise UserError(f"{name}:1: an experiment is a mapping of keys to values, this is a {root.id}")
-    leaves: dict[Path_, Leaf] = {}
-    _walk(root, (), name, leaves)
-    return leaves
+        line = mark.line + 1 if mark else text[: getattr(error, "position", 0)].count("\n") + 1
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
+        problem = problem.replace("\\t", "tab")
+        raise UserError(f"{name}:{line}: not valid YAML: {problem}\nCheck the indentation (spaces, no tabs) and the quotes on and above this line.") from None
+    except RecursionError:
+        raise UserError(f"{name}: nested too deeply to be an experiment") from None
 
 
 def _walk(node: yaml.MappingNode, path: Path_, name: str, leaves: dict[Path_, Leaf]) -> None:
-    for key_node, value_node in node.value:
-        text = str(key_node.value)
-        key = (*path, *(text.split(".") if _DOTTED.fullmatch(text) else [text]))
+    if len(path) > MAX_DEPTH or len(leaves) > MAX_LEAVES:
+        raise RecursionError
+    for key_node, value_node in _pairs(node):
         line = f"{name}:{key_node.start_mark.line + 1}"
-        if any(old[: len(key)] == key for old in leaves):
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise UserError(f"{line}: a key is a word, not a list or a mapping")
+        key = (*path, *str(key_node.value).split("."))
+        if any(old[: len(key)] == key or key[: len(old)] == old for old in leaves):
             raise UserError(f"{line}: '{'.'.join(key)}' is set twice in this file\nKeep one of the two.")
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
             _walk(value_node, key, name, leaves)
         else:
-            loader = _LineLoader("")
-            value = loader.construct_object(value_node, deep=True)
-            leaves[key] = Leaf(value, line)
+            inner: dict[tuple[int | str, ...], str] = {}
+            _note_lines(value_node, (), name, inner, set())
+            leaves[key] = Leaf(_construct(value_node, line), line, inner=inner)
+
+
+def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:
+    """A mapping's pairs with merge keys (`<<: *other`) worked in: its own keys win."""
+    own = [(k, v) for k, v in node.value if k.tag != "tag:yaml.org,2002:merge"]
+    if len(own) == len(node.value):
+        return own
+    _LineLoader("").flatten_mapping(node)  # puts what is merged before what is the node's own
+    merged = {k.value: (k, v) for k, v in node.value[: len(node.value) - len(own)] if isinstance(k, yaml.ScalarNode)}
+    for key, _ in own:
+        merged.pop(key.value, None)
+    return [*merged.values(), *own]
+
+
+def _construct(node: yaml.Node, line: str) -> Any:
+    try:
+        return _LineLoader("").construct_object(node, deep=True)
+    except (ValueError, OverflowError) as error:  # a date or number that is none, such as 2020-99-99
+        raise UserError(f"{line}: can't be read: {error}\nPut it in quotes if it is text.") from None
+
+
+def _note_lines(node: yaml.Node, path: tuple[int | str, ...], name: str, inner: dict[tuple[int | str, ...], str], seen: set[int]) -> None:
+    if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+        return
+    seen.add(id(node))
+    pairs = enumerate(node.value) if isinstance(node, yaml.SequenceNode) else [(k.value, v) for k, v in node.value]
+    marks = [n.start_mark for n in node.value] if isinstance(node, yaml.SequenceNode) else [k.start_mark for k, _ in node.value]
+    for (key, child), mark in zip(pairs, marks, strict=True):
+        if isinstance(key, int | str):
+            inner[(*path, key)] = f"{name}:{mark.line + 1}"
+            _note_lines(child, (*path, key), name, inner, seen)
 
 
 class Settings:

@@ -143,3 +143,64 @@ def has_method(dotted: str, method: str) -> bool:
     known = _imports(tree, found.module, found.file) if tree else {}
     bases = [known.get(ast.unparse(b), f"{found.module}.{ast.unparse(b)}") for b in found.node.bases]
     return any(b.partition(".")[0] not in ("lightning", "torch") and has_method(b, method) for b in bases)
+
+
+@functools.lru_cache(maxsize=512)
+def names_in(module: str, depth: int = 6) -> frozenset[str] | None:
+    """Names that a module defines or imports, its submodules included; None if they can't be told from the text
+    (C code, `__getattr__`, star imports of such)."""
+    file = find_source(module)
+    tree = _parse(file) if file and depth else None
+    if file is None or tree is None:
+        return None
+    found: set[str] = set()
+    for node in _flat(tree.body):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+    imports = _imports(tree, module, file)
+    if "__getattr__" in found or any(isinstance(n, ast.For | ast.While | ast.With) for n in tree.body):
+        return None
+    for name, dotted in imports.items():
+        if name != "*":
+            found.add(name)
+    for star in _stars(tree, module, file):
+        below = names_in(star, depth - 1)
+        if below is None:
+            return None
+        found |= below
+    if file.name == "__init__.py":
+        found |= {f.stem for f in file.parent.glob("*.py")} | {f.parent.name for f in file.parent.glob("*/__init__.py")}
+    return frozenset(found - {"__init__"})
+
+
+def _stars(tree: ast.Module, module: str, file: Path) -> list[str]:
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    found = []
+    for node in _flat(tree.body):
+        if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names):
+            parent = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            found.append(".".join([*parent, *([node.module] if node.module else [])]))
+    return found
+
+
+def is_a(dotted: str, wanted: str, depth: int = 8) -> bool | None:
+    """Whether a class has a base called `wanted` (its last name), by the source text; None if that can't be told."""
+    found = locate(dotted)
+    if found is None or not depth:
+        return None
+    if not isinstance(found.node, ast.ClassDef):
+        return False
+    if found.node.name == wanted:
+        return True
+    tree = _parse(found.file)
+    known = _imports(tree, found.module, found.file) if tree else {}
+    answers: list[bool | None] = []
+    for base in found.node.bases:
+        head, _, rest = ast.unparse(base).partition("[")[0].partition(".")
+        path = known.get(head, f"{found.module}.{head}") + (f".{rest}" if rest else "")
+        plain = path.rpartition(".")[2] in ("object", "ABC", "Generic", "Protocol")
+        answers.append(False if plain else is_a(path, wanted, depth - 1))
+    return True if True in answers else None if None in answers else False

@@ -1,7 +1,7 @@
 """The teaching example: a small convolutional network learns handwritten digits in seconds, in one file.
 
 A model and its data are a LightningModule and a LightningDataModule with a registered name each. Everything else
-(experiments/hello.yaml, flags, run folder, resume, report) comes from the framework. docs/adding_a_paper.md walks through.
+(experiments/hello.yaml, flags, run folder, resume, report) comes from the framework. docs/adding_a_paper.md explains.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..registry import DATAMODULES, MODELS
 
 @DATAMODULES.register("digits")
 class DigitsDataModule(LightningDataModule):
-    """1,797 handwritten digits of 8x8 pixels (UCI optdigits, shipped with scikit-learn): 1,200 train, 200 val, 397 test.
+    """1,797 handwritten digits, 8x8 pixels (UCI optdigits, out of scikit-learn): 1,200 train, 200 val, 397 test.
 
     Args:
         batch_size: pictures per batch.

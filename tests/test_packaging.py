@@ -1,4 +1,4 @@
-"""What is built from the repository, installed in environments of its own: wheel, sdist, editable, strict editable, plug-ins.
+"""What is built from the repository, installed in environments of its own: wheel, sdist, both editables, plug-ins.
 
 Nothing is downloaded: each environment sees the packages of the one that runs the tests, behind its own.
 """
@@ -72,7 +72,7 @@ def make_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], E
         folder = tmp_path_factory.mktemp("environment")
         venv.create(folder, symlinks=True)
         (site,) = folder.glob("lib/python*/site-packages")
-        # a line in a .pth adds the folder, but not what the .pth files in it would add: no editable fulgurite comes along
+        # a .pth adds the folder that it names, but not what the .pth files in there would add: no editable fulgurite
         (site / "packages_of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
         return Environment(folder)
 

@@ -1,4 +1,4 @@
-"""Prompts as conditions: token states of a frozen sentence encoder (arXiv 2506.16406, section 3.2; its decoderonly.py).
+"""Prompts as conditions: token states of a frozen sentence encoder (arXiv 2506.16406, its decoderonly.py).
 
 Axis legend: D dropout draw, P prompt, L text token of the encoder, C channel.
 """
@@ -19,9 +19,9 @@ WINDOW = 512
 class PromptEncoder:
     """Frozen encoder whose token states, not a pooled vector, are the generator's condition.
 
-    Prompts are padded and truncated to `length` tokens; padded places keep their states, as in the authors' code, so the
-    length of a prompt is visible. A `length` beyond 512 is encoded in windows of 512. In the authors' code the encoder's
-    dropout stays on while the generator trains; here a few dropout draws are encoded once and drawn from.
+    Prompts are padded and truncated to `length` tokens; padded places keep their states, as in the authors' code, so
+    the length of a prompt is visible. A `length` beyond 512 is encoded in windows of 512. In the authors' code the
+    encoder's dropout stays on while the generator trains; here a few dropout draws are encoded once and drawn from.
 
     Args:
         name: model name (`resolve_model`), such as `minilm-l6`.

@@ -1,4 +1,4 @@
-"""Pairs of prompts and snapshots for training the generator (arXiv 2506.16406, section 3.1).
+"""Pairs of prompts and snapshots for training the generator (arXiv 2506.16406).
 
 Axis legend: B batch, N prompts of a condition, L text token, C channel, T weight token, H rank + 2, W chunk + 2.
 """
@@ -110,7 +110,8 @@ class PromptCheckpointDataModule(LightningDataModule):
         for pool, split in zip(pools, ("train", "val"), strict=True):
             if len(pool) < p["num_prompts"]:
                 raise UserError(
-                    f"task {name}: {len(pool)} {split} prompts, a condition needs {p['num_prompts']}\nLower data.num_prompts, or raise the task's limit."
+                    f"task {name}: {len(pool)} {split} prompts, a condition needs {p['num_prompts']}\n"
+                    "Lower data.num_prompts, or raise the task's limit."
                 )
         steps = store.steps(name)[-1:] if p["single_pair"] else store.steps(name)
         assert self.tokenizer is not None

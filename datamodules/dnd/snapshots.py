@@ -1,7 +1,7 @@
 """LoRA snapshots on disk: `<store>/<task>/<step>.safetensors` with PEFT's keys, and one manifest.json.
 
-All adapters of a store share one base model, one LoRA configuration and one initialisation: without the last, A matrices
-of different tasks are unrelated noise, and a regression onto them learns nothing (arXiv 2506.16406, section 3.1).
+All adapters of a store share one base model, one LoRA configuration and one initialisation: without the last, A
+matrices of different tasks are unrelated noise, and a regression onto them learns nothing (arXiv 2506.16406).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SnapshotStore:
                 ) from None
             if content.get("schema_version") != SCHEMA_VERSION:
                 raise UserError(
-                    f"{file}: schema {content.get('schema_version')}, this fulgurite reads {SCHEMA_VERSION}: collect again"
+                    f"{file}: schema {content.get('schema_version')}, this one reads {SCHEMA_VERSION}: collect again"
                 )
             self._manifest = content
         return self._manifest

@@ -1,4 +1,4 @@
-"""LoRA weights as a sequence of equal tokens, and back without loss (arXiv 2506.16406, section 3.2 and its code).
+"""LoRA weights as a sequence of equal tokens, and back without loss (arXiv 2506.16406, its tokenizer.py).
 
 Axis legend: T weight token, R LoRA rank, C chunk, H rank + 2, W chunk + 2, S snapshot.
 """

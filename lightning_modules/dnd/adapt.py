@@ -20,7 +20,7 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     Args:
         prompts: text file with one prompt a line, or JSON Lines with a field `prompt`; no answers are needed.
         out: folder for adapter_config.json, adapter_model.safetensors and a model card.
-        checkpoint: folder of a trained generator, `<run>/generator/generator`; default: that of the newest finished run.
+        checkpoint: folder of a trained generator, `<run>/generator/generator`; default: that of the newest run.
         seed: seed of the draw of prompts.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -38,7 +38,8 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     needed = trained.meta["num_prompts"]
     if len(set(texts)) < needed:
         console.print(
-            f"[yellow]{len(set(texts))} different prompts, the generator was trained with {needed}: they are repeated; expect a worse adapter.[/yellow]"
+            f"[yellow]{len(set(texts))} different prompts, the generator was trained with {needed}: "
+            "they are repeated; expect a worse adapter.[/yellow]"
         )
     clock.lap("load")
     condition_NLC = encoder.encode(trained.choose(texts, seed))[0]
@@ -55,11 +56,12 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     console.print(f"adapter for {trained.meta['base_model']} in {out}")
     console.print("time: " + ", ".join(f"{k} {v:.3f} s" for k, v in clock.laps.items()))
     console.print(
-        f"coverage: nearest training task {nearest}, cosine {cosine:.2f} (training tasks' own prompts: from {floor:.2f})"
+        f"coverage: nearest training task {nearest}, cosine {cosine:.2f} (training tasks' own: from {floor:.2f})"
     )
     if cosine < floor:
         console.print(
-            "[yellow]These prompts lie outside of what the generator was trained on: do not expect the adapter to help.[/yellow]"
+            "[yellow]These prompts lie outside of what the generator was trained on: "
+            "do not expect the adapter to help.[/yellow]"
         )
 
 
@@ -85,7 +87,8 @@ def newest_generator(root: Path) -> Path:
     found = sorted(root.glob("dnd/*/*/generator/generator/generator.json"), key=lambda f: f.stat().st_mtime)
     if not found:
         raise UserError(
-            f"no trained generator below {root}\nGive one with --checkpoint FOLDER, or train one:\nfulgurite run dnd/tiny"
+            f"no trained generator below {root}\n"
+            "Give one with --checkpoint FOLDER, or train one:\nfulgurite run dnd/tiny"
         )
     return found[-1].parent
 
@@ -118,11 +121,12 @@ tags: [lora, drag-and-drop-llms]
 ---
 # A generated LoRA adapter
 
-Made by a Drag-and-Drop generator (arXiv 2506.16406) from {num_prompts} unlabelled prompts, in one forward pass: no training
-on this task, no labels. Base model `{trained.meta["base_model"]}`, rank {trained.meta["adapter_config"]["r"]}.
+Made by a Drag-and-Drop generator (arXiv 2506.16406) from {num_prompts} unlabelled prompts, in one forward
+pass: no training on this task, no labels. Base model `{trained.meta["base_model"]}`.
 
 - Training tasks of the generator: {", ".join(trained.tasks)}.
-- Coverage: nearest training task {nearest}, cosine {cosine:.2f}; the training tasks' own held-out prompts reach {floor:.2f} and more. These prompts are {inside}.
+- Coverage: nearest training task {nearest}, cosine {cosine:.2f}; the training tasks' own held-out prompts reach
+  {floor:.2f} and more. These prompts are {inside}.
 - The chat format it expects: `{trained.text.template!r}`, ended by `{trained.text.end}`.
 
     from peft import PeftModel

@@ -72,7 +72,8 @@ class AdaptedModel(nn.Module):
             for key, parameter in self._matrices.items():
                 if state[key].shape != parameter.shape:
                     raise UserError(
-                        f"{key}: {list(state[key].shape)}, the adapter here has {list(parameter.shape)}: another rank or base model"
+                        f"{key}: {list(state[key].shape)}, the adapter here has {list(parameter.shape)}: "
+                        "another rank or base model"
                     )
                 parameter.copy_(state[key])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +41,8 @@ class Condition:
 
 
 def conditions(
-    generator: TrainedGenerator, store: SnapshotStore, encoder: PromptEncoder, held_out: Task, training: Mapping[str, Task],
-    *, own: str, draws: int, shots: int, hint: str, seed: int,
+    generator: TrainedGenerator, store: SnapshotStore, encoder: PromptEncoder, held_out: Task,
+    training: Mapping[str, Task], *, own: str, draws: int, shots: int, hint: str, seed: int,
 ) -> Iterator[Condition]:  # fmt: skip
     """All rows, in the order of the report.
 
@@ -63,19 +64,17 @@ def conditions(
     solved = "".join(f"{e.prompt}\n{e.response}\n\n" for e in held_out.train[:shots])
     yield Condition(f"base, {shots} solved examples", "in_context", prefix=solved)
     for name in training:
-        yield Condition("LoRA of another task", f"lora_{name}", lambda name=name: store.load(name))  # type: ignore[misc]
-    yield Condition("soup of all LoRAs", "soup", lambda: store.soup(training))
+        yield Condition("LoRA of another task", f"lora_{name}", partial(store.load, name))
+    yield Condition("soup of all LoRAs", "soup", partial(store.soup, list(training)))
     near = nearest_task(generator, encoder, unlabelled)
-    yield Condition("LoRA of the nearest prompts", f"lora_{near}", lambda: store.load(near))  # scored once, above
+    yield Condition("LoRA of the nearest prompts", f"lora_{near}", partial(store.load, near))  # scored once, above
     for name, task in training.items():
-        foreign = [e.prompt for e in task.train]
-        make = lambda foreign=foreign: generated(generator, encoder, foreign, seed)  # noqa: E731
-        yield Condition("generator, mismatched prompts", f"mismatched_{name}", make)
+        foreign = partial(generated, generator, encoder, [e.prompt for e in task.train], seed)
+        yield Condition("generator, mismatched prompts", f"mismatched_{name}", foreign)
     for draw in range(draws):
-        yield Condition(
-            "generator", f"generator_{draw}", lambda s=seed + draw: generated(generator, encoder, unlabelled, s)
-        )  # type: ignore[misc]
-    yield Condition("own LoRA (trained on its labels)", "own", lambda: store.load(own))
+        matched = partial(generated, generator, encoder, unlabelled, seed + draw)
+        yield Condition("generator", f"generator_{draw}", matched)
+    yield Condition("own LoRA (trained on its labels)", "own", partial(store.load, own))
 
 
 def generated(generator: TrainedGenerator, encoder: PromptEncoder, prompts: list[str], seed: int) -> State:

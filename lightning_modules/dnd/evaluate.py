@@ -39,6 +39,7 @@ def evaluate(
     from ...datamodules.dnd.tasks import load_task
     from .adapted import AdaptedModel
     from .controls import conditions
+    from .figure import draw_scores
     from .generator import TrainedGenerator
     from .scoring import score
 
@@ -46,7 +47,8 @@ def evaluate(
     snapshots.steps(held_out)
     if held_out in trained.tasks:
         raise UserError(
-            f"'{held_out}' is a training task of {generator}: not held out\nIts training tasks: {', '.join(trained.tasks)}."
+            f"'{held_out}' is a training task of {generator}: not held out\n"
+            f"Its training tasks: {', '.join(trained.tasks)}."
         )
     entries = {n: snapshots.manifest["tasks"][n] for n in [held_out, *trained.tasks]}
     tasks = {n: load_task(e["spec"], limit=e["limit"], seed=e["seed"]) for n, e in entries.items()}
@@ -65,7 +67,7 @@ def evaluate(
     for row in bar:
         file = out / "scores" / f"{row.name.replace('/', '-').replace(':', '-')}.json"
         if not file.is_file():
-            options = {"prefix": row.prefix, "hint": row.hint}
+            options: dict[str, Any] = {"prefix": row.prefix, "hint": row.hint}
             if row.adapter is None:
                 with adapted.without_adapter():
                     found = score(adapted.peft, adapted.tokenizer, trained.text, target.test, **options)
@@ -77,7 +79,10 @@ def evaluate(
     groups: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         groups[row.group].append(row.name)
-    write_json(out / "results.json", summary(held_out, groups, scores, trained, encoder, tasks[held_out], target.test))
+    results = summary(held_out, groups, scores, trained, encoder, tasks[held_out], target.test)
+    title = f"held-out task '{held_out}', {len(target.test)} test examples, {trained.meta['base_model']}"
+    draw_scores(results["tables"][0]["rows"], title, len(target.test), out / "scores.png")
+    write_json(out / "results.json", {**results, "figures": ["scores.png"]})
 
 
 def summary(
@@ -124,7 +129,8 @@ def summary(
         "metrics": {k: v for k, v in metrics.items() if v is not None},
         "statements": [
             verdict(held_out, rows, count),
-            f"Coverage: the prompts lie nearest to `{nearest}` (cosine {cosine:.2f}); {inside} the training tasks' own range (from {floor:.2f}).",
+            f"Coverage: the prompts lie nearest to `{nearest}` (cosine {cosine:.2f}); "
+            f"{inside} the training tasks' own range (from {floor:.2f}).",
         ],
         "tables": [
             {
@@ -132,7 +138,8 @@ def summary(
                 "columns": ["adapter", "rows", "choice accuracy", "exact match", "lowest to highest"],
                 "rows": rows,
                 "note": (f"Chance {chance:.2f} by choice. " if chance else "")
-                + f"One standard error of a single row is at most {0.5 / count**0.5:.3f}. The generator saw prompts of the task's train split, without labels; test examples chose nothing, except in the row that says so.",
+                + f"One standard error of a single row is at most {0.5 / count**0.5:.3f}. The generator saw prompts of "
+                "the task's train split, without labels; test examples chose nothing, except in the row that says so.",
             }
         ],
     }
@@ -150,15 +157,12 @@ def verdict(held_out: str, rows: list[list[Any]], count: int) -> str:
     rival = max(rivals, key=lambda k: rivals[k])
     margin = generator - rivals[rival]
     error = (generator * (1 - generator) / count + rivals[rival] * (1 - rivals[rival]) / count) ** 0.5
-    what = (
-        "ahead of"
-        if margin > 2 * error
-        else "behind"
-        if margin < -2 * error
-        else "level with (within two standard errors)"
-    )
+    what = "ahead of" if margin > 0 else "behind"
+    if abs(margin) <= 2 * error:
+        what = "level (within two standard errors) with"
     measure = "choice accuracy" if use == 2 else "exact match"
-    return f"On `{held_out}` the generator's {measure} is {generator:.3f}: {what} the best control without labels, {rival} ({rivals[rival]:.3f})."
+    first = f"On `{held_out}` the generator's {measure} is {generator:.3f}: "
+    return first + f"{what} the best control without labels, {rival} ({rivals[rival]:.3f})."
 
 
 def _mean(values: list[float]) -> float | None:

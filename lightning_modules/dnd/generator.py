@@ -111,7 +111,8 @@ class TrainedGenerator:
             tensors = load_file(folder / "generator.safetensors")
         except Exception as error:  # OSError, JSON's and safetensors' own error types
             raise UserError(
-                f"{folder}: no generator here: {error}\nfulgurite run dnd/tiny   trains one, in <run>/generator/generator"
+                f"{folder}: no generator here: {error}\n"
+                "fulgurite run dnd/tiny   trains one, in <run>/generator/generator"
             ) from None
         if meta.pop("schema_version", None) != SCHEMA_VERSION:
             raise UserError(f"{folder}: a generator of another schema; this fulgurite reads {SCHEMA_VERSION}")

@@ -1,4 +1,4 @@
-"""The cascaded hyper-convolution generator: prompt states in, weight tokens out (arXiv 2506.16406, section 3).
+"""The cascaded hyper-convolution generator: prompt states in, weight tokens out (arXiv 2506.16406; its hyperconv.py).
 
 Pure torch. Axis legend: B batch, N length (first the prompts, at last the weight tokens), H height (first the text
 tokens, at last LoRA rank + 2), W width (first the encoder's channels, at last chunk + 2).

@@ -1,4 +1,4 @@
-"""Collecting LoRA snapshots: ordinary fine-tuning of one adapter per task (arXiv 2506.16406, section 3.1 and appendix A)."""
+"""Collecting LoRA snapshots: ordinary fine-tuning of one adapter per task (arXiv 2506.16406)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generator's loss: mean squared error over weight tokens, one weight per token (arXiv 2506.16406, section 3).
+"""The generator's loss: mean squared error over weight tokens, one weight per token (arXiv 2506.16406).
 
 Axis legend: B batch, T weight token, H LoRA rank + 2, W chunk + 2.
 """

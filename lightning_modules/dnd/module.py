@@ -1,4 +1,4 @@
-"""The generator as a LightningModule: prompts' token states in, weight tokens out (arXiv 2506.16406, section 3).
+"""The generator as a LightningModule: prompts' token states in, weight tokens out (arXiv 2506.16406).
 
 Axis legend: B batch, N prompts, L text token, C channel, T weight token, H rank + 2, W chunk + 2, K training task.
 """
@@ -64,9 +64,8 @@ class DnDModule(LightningModule):
         self.task_mean_KTHW: Tensor
         for name in ("token_weight_T", "constant_THW", "task_mean_KTHW"):
             self.register_buffer(name, torch.ones(0), persistent=False)
-        self._val = torch.nn.ModuleDict(
-            {k: MeanMetric() for k in ("loss", "loss_constant", "mean_square_ratio", "ba_norm_ratio")}
-        )
+        self._val = {k: MeanMetric() for k in ("loss", "loss_constant", "mean_square_ratio", "ba_norm_ratio")}
+        self._val_metrics = torch.nn.ModuleList(self._val.values())  # so that they move to the module's device
         self._nearest: MulticlassAccuracy | None = None
 
     @property
@@ -180,25 +179,29 @@ class DnDModule(LightningModule):
     def results(self) -> dict[str, Any]:
         """For the report: what the generator has learned, in sentences."""
         m = {k: float(v) for k, v in self.trainer.callback_metrics.items()}
-        size = f"{sum(p.numel() for p in self.network.parameters()):,} parameters, {self.network.num_macs / 1e9:.2f} GMAC a sample"
+        size = f"{self.network.num_parameters:,} parameters, {self.network.num_macs / 1e9:.2f} GMAC a sample"
         if self.data.hparams["single_pair"]:
             reached = m["train/mean_square"] / m["train/mean_square_target"]
             verdict = "it can fit one pair" if reached >= 0.95 else "it can NOT fit one pair (95 % asked)"
             return {
                 "metrics": {"mean_square_of_target": reached},
                 "statements": [
-                    f"Generator of {size}. On one (prompts, snapshot) pair its tokens reach {reached:.1%} of the target's mean square: {verdict}."
+                    f"Generator of {size}. On one (prompts, snapshot) pair its tokens reach "
+                    f"{reached:.1%} of the target's mean square: {verdict}."
                 ],
             }
         gain = 1 - m["val/loss"] / m["val/loss_constant"]
         nearest = m.get("val/nearest_task_accuracy")
         lines = [
-            f"Generator of {size}. On held-out prompts of its training tasks: loss {m['val/loss']:.3g}, the best constant's {m['val/loss_constant']:.3g} "
-            f"({gain:.0%} of it explained); mean square {m['val/mean_square_ratio']:.2f} of the target's; ||BA|| {m['val/ba_norm_ratio']:.2f} of the target's (median over modules)."
+            f"Generator of {size}. On held-out prompts of its training tasks: loss {m['val/loss']:.3g}, "
+            f"the best constant's {m['val/loss_constant']:.3g} "
+            f"({gain:.0%} of it explained); mean square {m['val/mean_square_ratio']:.2f} of the target's; "
+            f"||BA|| {m['val/ba_norm_ratio']:.2f} of the target's (median over modules)."
         ]
         if nearest is not None:
             lines.append(
-                f"Its tokens lie nearest to their own task in {nearest:.0%} of cases (chance {1 / len(self.data.tasks):.0%})."
+                f"Its tokens lie nearest to their own task in {nearest:.0%} of cases "
+                f"(chance {1 / len(self.data.tasks):.0%})."
             )
         return {"statements": lines}
 

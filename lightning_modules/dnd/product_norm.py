@@ -9,8 +9,9 @@ from ...datamodules.dnd.weight_tokens import WeightTokenizer
 
 
 def product_norm_ratio(tokenizer: WeightTokenizer, out_THW: Tensor, target_THW: Tensor) -> Tensor:
-    """Median over modules of ||B A|| generated / ||B A|| of the target (Frobenius); modules whose target is zero are left
-    out, and with none left the ratio is 1 if the output is zero too, else infinite.
+    """Median over modules of ||B A|| generated / ||B A|| of the target (Frobenius).
+
+    Modules whose target is zero are left out; with none left the ratio is 1 if the output is zero too, else infinite.
 
     Args:
         tokenizer: the layout of both.
