@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         from .launch.doctor import missing_package
 
-        print(f"fulgurite: {missing_package(error.name or '')}", file=sys.stderr)
+        print(f"fulgurite: {missing_package(error.name) if error.name else error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fulgurite: stopped; the same command goes on where it stopped", file=sys.stderr)
@@ -56,6 +57,7 @@ def _dispatch(arguments: list[str]) -> int:
         from .launch.command_line import run_command
 
         return run_command(command, arguments[len(command.split()) :])
+    _check_options(arguments)
     options, rest = _parser().parse_known_args(arguments)
     if options.verb is None:
         _parser().print_help()
@@ -63,9 +65,25 @@ def _dispatch(arguments: list[str]) -> int:
     from .launch import verbs
 
     if rest and options.verb not in ("run", "explain"):
-        raise UserError(f"unknown option '{rest[0]}'\nfulgurite {options.verb} --help   shows the options")
+        raise UserError(f"'{rest[0]}' is too much\nfulgurite {options.verb} --help   shows the options")
     options.settings = rest
     return int(getattr(verbs, {"list": "list_names"}.get(options.verb, options.verb))(options) or 0)
+
+
+def _check_options(arguments: list[str]) -> None:
+    """Find a misspelt option before argparse takes the word after it for something else.
+
+    Raises:
+        UserError: with the nearest options.
+    """
+    verb, *rest = arguments or [""]
+    known = [flag for flags, _ in _verbs().get(verb, ("", []))[1] for flag in flags if flag.startswith("--")]
+    for flag in (a.partition("=")[0] for a in rest if a.startswith("--") and verb in _verbs()):
+        near = nearest(flag, known)
+        setting = verb in ("run", "explain") and ("." in flag or not near)
+        if flag not in (*known, "--help", "--") and not setting:
+            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?\n" if near else ""
+            raise UserError(f"unknown option '{flag}'\n{hint}fulgurite {verb} --help   shows the options")
 
 
 def _registered(arguments: list[str]) -> str | None:
@@ -82,9 +100,10 @@ def _registered(arguments: list[str]) -> str | None:
     if group:
         if len(arguments) == 1 or arguments[1].startswith("-"):
             raise UserError("which one?\n" + "\n".join(f"fulgurite {n}" for n in group[:5]))
-        near = nearest(" ".join(arguments[:2]), group) or group[:3]
+        near = [f"{arguments[0]} {n}" for n in nearest(arguments[1], [n.partition(" ")[2] for n in group])] or group[:3]
         raise UserError(
-            f"no command '{' '.join(arguments[:2])}'\nDid you mean {' or '.join(near)}?\nfulgurite list commands   shows all"
+            f"no command '{' '.join(arguments[:2])}'\nDid you mean {' or '.join(near)}?\n"
+            "fulgurite list commands   shows all"
         )
     return None
 
@@ -92,7 +111,15 @@ def _registered(arguments: list[str]) -> str | None:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         if "invalid choice" in message and "'" in message:
-            word = message.split("'")[1]
+            word, *choices = re.findall(r"'([^']*)'", message)
+            name = message.split()[1].rstrip(":")
+            if name != "VERB":
+                near = nearest(word, choices)
+                hint = f"Did you mean {' or '.join(near)}?\n" if near else ""
+                raise UserError(
+                    f"no {name} '{word}' of {self.prog.split()[-1]}: {', '.join(choices)}\n"
+                    f"{hint}{self.prog} --help   shows the options"
+                )
             verbs = [*_verbs(), *LIGHTNING_VERBS, *{n.split()[0] for n in read_index().of("commands")}]
             near = nearest(word, verbs)
             hint = f"Did you mean {' or '.join(near)}?" if near else f"Verbs: {', '.join(verbs)}."

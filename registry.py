@@ -15,8 +15,8 @@ import ast
 import difflib
 import functools
 import importlib
-import importlib.util
 import importlib.metadata
+import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -126,15 +126,16 @@ def nearest(name: str, choices: list[str], count: int = 3) -> list[str]:
     """The choices that look most like `name`, best first; a shared last part (`dnd/tiny` ~ `tiny`) counts too."""
     found = difflib.get_close_matches(name, choices, n=count, cutoff=0.6)
     tail = name.rpartition("/")[2].rpartition(".")[2]
+    found = list(dict.fromkeys(found))
     found += [c for c in choices if c not in found and tail and c.rpartition("/")[2].rpartition(".")[2] == tail]
     return found[:count]
 
 
-def unknown(kind: str, name: str, choices: list[str]) -> str:
+def unknown(kind: str, name: str, choices: list[str], lists_all: str = "") -> str:
     """Text for a name that does not exist: the nearest ones and the command that lists all."""
     near = nearest(name, choices)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"There are {len(choices)} of them."
-    return f"no {kind} named '{name}'\n{hint}\nfulgurite list {kind}   shows all"
+    return f"no {kind.removesuffix('s')} named '{name}'\n{hint}\n{lists_all or f'fulgurite list {kind}'}   shows all"
 
 
 @functools.cache
@@ -152,7 +153,9 @@ def read_index() -> Index:
                 entries += scan(file, module)
             except (SyntaxError, ValueError) as error:
                 line = getattr(error, "lineno", None) or 1
-                raise UserError(f"{file}:{line}: can't be read as Python: {getattr(error, 'msg', None) or error}") from None
+                raise UserError(
+                    f"{file}:{line}: can't be read as Python: {getattr(error, 'msg', None) or error}"
+                ) from None
     broken: dict[str, str] = {}
     for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
         try:

@@ -4,8 +4,9 @@ An experiment is either plain (a LightningCLI configuration: model, data, traine
 
     {name, verb: fit|validate|test|predict|command, experiment: NAME or command: NAME, overrides: {...}}
 
-A top-level key that is a stage's name changes that stage (`generator: {trainer: {max_steps: 5}}`), which is also how the
-command line says it: `--generator.trainer.max_steps 5`. No torch here: an unknown key is told in a fraction of a second.
+A top-level key that is a stage's name changes that stage (`generator: {trainer: {max_steps: 5}}`), which is also how
+the command line says it: `--generator.trainer.max_steps 5`. No torch here: an unknown key is told in a fraction of a
+second.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registry import MODELS, ROOT, UserError, nearest, read_index
+from ..registry import ROOT, UserError, nearest, read_index
 from .key_check import check_root, check_stage, expand_names
 from .settings import Leaf, Path_, Settings, parse_value, read_yaml, short_path
 from .signatures import has_method
@@ -81,11 +82,16 @@ def find(name: str, asked_by: str = "", beside: Path | None = None) -> Path:
     """
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path.resolve()
-        raise UserError(
-            f"{asked_by}no such file: {name}\nGive a path to a YAML file, or a name.\nfulgurite list experiments   shows the names"
+        for place in (beside / path, path) if beside else (path,):
+            if place.is_file():
+                return place.resolve()
+        folder = (beside / path if beside else path).parent
+        stems = {f.stem: f.name for f in sorted(folder.glob("*.y*ml"))}
+        near = [stems[n] for n in nearest(path.stem, list(stems))]
+        hint = (
+            f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else "Give a path to a YAML file, or a name."
         )
+        raise UserError(f"{asked_by}no such file: {name}\n{hint}\nfulgurite list experiments   shows the names")
     file = EXPERIMENTS / f"{name}.yaml"
     if name and file.is_file() and file.resolve().is_relative_to(EXPERIMENTS):
         return file
@@ -111,7 +117,10 @@ def chain(file: Path, _below: tuple[Path, ...] = (), _asked_by: str = "") -> lis
     for place, parent in enumerate(parents):
         asked_by = f"{base.inner.get((place,), base.origin)}: "
         if not isinstance(parent, str):
-            raise UserError(f"{asked_by}`base:` is a name or a list of names, not {parent!r}\nfulgurite list experiments   shows the names")
+            raise UserError(
+                f"{asked_by}`base:` is a name or a list of names, not {parent!r}\n"
+                "fulgurite list experiments   shows the names"
+            )
         found = find(parent, asked_by, file.parent)
         order += [f for f in chain(found, (*_below, file), asked_by) if f not in order]
     return [*order, file]
@@ -158,7 +167,7 @@ def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable
     seed = root.get("seed_everything", default=0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UserError(f"{root.origin('seed_everything')}: seed_everything is a whole number, not {seed!r}")
-    stages = _staged(root, file) if "stages" in root.keys() else _plain(root, own)
+    stages = _staged(root, file) if root.get("stages") is not None else _plain(root, own)
     for stage in stages:
         if stage.verb in LIGHTNING_VERBS and ("seed_everything",) not in stage.settings.leaves:
             leaf = root.leaves.get(("seed_everything",), Leaf(seed, "fulgurite's default"))
@@ -175,7 +184,11 @@ def _plain(root: Settings, name: str) -> list[Stage]:
     expand_names(own)
     model = own.get("model", "class_path")
     if model is None:
-        raise UserError(f"{name}: no `model:` and no `stages:`\nAn experiment needs one of the two.\nfulgurite explain hello   shows a small one")
+        raise UserError(
+            f"{name}: no `model:` and no `stages:`\n"
+            "An experiment needs one of the two.\n"
+            "fulgurite explain hello   shows a small one"
+        )
     stages = [Stage("fit", "fit", own)]
     if has_method(model, "test_step"):
         test = Settings(dict(own.leaves))
@@ -190,20 +203,28 @@ def _staged(root: Settings, file: Path) -> list[Stage]:
     if not isinstance(listed, list) or not all(
         isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed
     ):
-        raise UserError(f"{origin}: `stages:` is a list of {{name, verb, experiment or command, overrides}}\nfulgurite explain dnd/tiny   shows a staged experiment")
+        raise UserError(
+            f"{origin}: `stages:` is a list of {{name, verb, experiment or command, overrides}}\n"
+            "fulgurite explain dnd/tiny   shows a staged experiment"
+        )
     stage_names = [item["name"] for item in listed]
-    for key in root.keys():
+    for key in dict.fromkeys(path[0] for path, _ in root):
         if key not in (*META_KEYS, "seed_everything", *stage_names):
-            raise UserError(_unknown_key(root.origin(key), key, [*stage_names, *META_KEYS, "seed_everything"], file))
+            raise UserError(_unknown_key(root.origin(key), key, [*stage_names, *META_KEYS, "seed_everything"]))
     if len(set(stage_names)) < len(stage_names):
         raise UserError(f"{origin}: two stages have the same name\nStage names are folder names: each must be its own.")
     lines = root.leaves["stages",].inner
     own = [{p[1:]: line for p, line in lines.items() if p[0] == place} for place in range(len(listed))]
-    return [_stage(item, root.under(item["name"]), at, origin, file) for item, at in zip(listed, own, strict=True)]
+    seed = root.leaves.get(("seed_everything",))
+    return [_stage(i, seed, root.under(i["name"]), at, origin, file) for i, at in zip(listed, own, strict=True)]
 
 
-def _stage(item: dict[str, Any], changes: Settings, lines: dict[Any, str], origin: str, file: Path) -> Stage:
-    """One stage; `lines` says where each part of `item` was set (`("overrides", "model")` -> `file:line`)."""
+def _stage(
+    item: dict[str, Any], seed: Leaf | None, changes: Settings, lines: dict[Any, str], origin: str, file: Path
+) -> Stage:
+    """One stage: its experiment, then the whole's seed, then its overrides, then the changes under its name. `lines`
+    says where each part of `item` was set (`("overrides", "model")` -> `file:line`).
+    """
 
     def at(*key: str) -> str:
         return lines.get(key, lines.get(("name",), origin))
@@ -211,23 +232,35 @@ def _stage(item: dict[str, Any], changes: Settings, lines: dict[Any, str], origi
     name = item["name"]
     for key in item:
         if key not in STAGE_KEYS:
-            raise UserError(_unknown_key(at(key), key, list(STAGE_KEYS), file))
+            raise UserError(_unknown_key(at(key), key, list(STAGE_KEYS)))
     if not re.fullmatch(r"[\w-]+", name):
-        raise UserError(f"{at('name')}: '{name}' can't name a stage\nIt becomes a folder's name: letters, digits, _ and - only.")
+        raise UserError(
+            f"{at('name')}: '{name}' can't name a stage\nIt becomes a folder's name: letters, digits, _ and - only."
+        )
     verb, command = item.get("verb", "command" if "command" in item else "fit"), item.get("command")
     if verb not in (*LIGHTNING_VERBS, "command"):
         near = nearest(str(verb), [*LIGHTNING_VERBS, "command"])
         hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
-        raise UserError(f"{at('verb')}: stage '{name}': no verb '{verb}'\n{hint}Verbs are {', '.join(LIGHTNING_VERBS)}, command.")
+        raise UserError(
+            f"{at('verb')}: stage '{name}': no verb '{verb}'\n{hint}Verbs are {', '.join(LIGHTNING_VERBS)}, command."
+        )
     if (verb == "command") != bool(command):
-        raise UserError(f"{at('verb')}: stage '{name}': verb command goes with `command:`, the others with `experiment:`")
+        raise UserError(
+            f"{at('verb')}: stage '{name}': verb command goes with `command:`, the others with `experiment:`"
+        )
     if command and command not in read_index().of("commands"):
         near = nearest(str(command), list(read_index().of("commands")))
-        raise UserError(f"{at('command')}: no command named '{command}'\nDid you mean {' or '.join(repr(n) for n in near) or 'another'}?\nfulgurite list commands   shows all")
+        raise UserError(
+            f"{at('command')}: no command named '{command}'\n"
+            f"Did you mean {' or '.join(repr(n) for n in near) or 'another'}?\n"
+            "fulgurite list commands   shows all"
+        )
     settings = Settings()
     if item.get("experiment"):
         for layer in chain(find(str(item["experiment"]), f"{at('experiment')}: ", file.parent)):
             settings.merge((p, leaf) for p, leaf in read_yaml(layer).items() if p[0] not in META_KEYS)
+    if seed is not None and verb != "command":
+        settings.set(("seed_everything",), seed)
     overrides = item.get("overrides") or {}
     if not isinstance(overrides, dict):
         raise UserError(f"{at('overrides')}: stage '{name}': `overrides:` is a mapping of settings, not {overrides!r}")
@@ -237,11 +270,17 @@ def _stage(item: dict[str, Any], changes: Settings, lines: dict[Any, str], origi
         check_root(settings, LIGHTNING_KEYS)
         expand_names(settings)
         if settings.get("model", "class_path") is None:
-            raise UserError(f"{at('name')}: stage '{name}' has no model\nGive it `experiment: NAME`, or a `model:` in its `overrides:`.\nfulgurite list experiments   shows the names")
+            raise UserError(
+                f"{at('name')}: stage '{name}' has no model\n"
+                "Give it `experiment: NAME`, or a `model:` in its `overrides:`.\n"
+                "fulgurite list experiments   shows the names"
+            )
     return Stage(name, verb, settings, command)
 
 
-def _flatten(tree: dict[Any, Any], origin: Callable[[tuple[str, ...]], str], above: Path_ = ()) -> list[tuple[Path_, Leaf]]:
+def _flatten(
+    tree: dict[Any, Any], origin: Callable[[tuple[str, ...]], str], above: Path_ = ()
+) -> list[tuple[Path_, Leaf]]:
     """Leaves of a nested mapping; `origin` tells where the value at a path (of written keys) was set."""
     layer: list[tuple[Path_, Leaf]] = []
     for key, value in tree.items():
@@ -253,7 +292,7 @@ def _flatten(tree: dict[Any, Any], origin: Callable[[tuple[str, ...]], str], abo
     return layer
 
 
-def _unknown_key(origin: str, key: str, choices: list[str], file: Path) -> str:
+def _unknown_key(origin: str, key: str, choices: list[str]) -> str:
     near = nearest(key, choices)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known here: {', '.join(choices)}."
-    return f"{origin}: unknown key '{key}'\n{hint}\nfulgurite explain {short_path(file).removeprefix('experiments/').removesuffix('.yaml')}   shows every key"
+    return f"{origin}: unknown key '{key}'\n{hint}\nfulgurite explain dnd/tiny   shows a whole staged experiment"

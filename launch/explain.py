@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.table import Table
-
 from ..registry import UserError, nearest
 from .experiment import Experiment, Stage
 from .settings import Leaf, short_path
 from .signatures import parameters
+from .tables import print_table
 
 
 def print_explanation(experiment: Experiment, key: str | None) -> None:
@@ -27,12 +25,7 @@ def print_explanation(experiment: Experiment, key: str | None) -> None:
             raise UserError(
                 f"{experiment.name} has no key '{key}'\n{hint}fulgurite explain {experiment.name}   shows every key"
             )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("key", "value", "set by"):
-        table.add_column(column, overflow="fold", ratio={"key": 4, "value": 3, "set by": 5}[column])
-    for name, value, origin in rows:
-        table.add_row(name, value, origin)
-    Console(soft_wrap=False, highlight=False).print(table)
+    print_table(rows, header=("key", "value", "set by"))
 
 
 def _rows(stage: Stage, experiment: Experiment) -> list[tuple[str, str, str]]:

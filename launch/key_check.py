@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Any
 
 from ..registry import UserError, find_source, nearest, plugin_packages, read_index
@@ -18,12 +19,19 @@ _SIMPLE = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": 
 _KINDS = {"model": "models", "data": "datamodules"}
 _BASES = {"models": "LightningModule", "datamodules": "LightningDataModule"}
 _WORDS = {"int": "int", "float": "number", "bool": "true or false", "str": "text", "None": "null", "Optional": "null"}
-_HOMES = ("torch.optim", "torch.optim.lr_scheduler", "torch.nn", "lightning.pytorch.callbacks", "lightning.pytorch.loggers")
+_HOMES = (
+    "torch.optim",
+    "torch.optim.lr_scheduler",
+    "torch.nn",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+)
 
 
 def allowed_packages() -> list[str]:
     """Top-level packages whose classes a YAML file may name: ours, the libraries', the plug-ins', and the user's own
-    list in the environment variable FULGURITE_ALLOW_IMPORTS (comma-separated)."""
+    list in the environment variable FULGURITE_ALLOW_IMPORTS (comma-separated).
+    """
     extra = [p.strip() for p in os.environ.get(ALLOW_VARIABLE, "").split(",") if p.strip()]
     return [*ALLOWED_PACKAGES, *plugin_packages(), *extra]
 
@@ -47,9 +55,11 @@ def _drop_foreign(settings: Settings, path: tuple[str, ...], dotted: str) -> Non
     known = parameters(dotted)
     chosen_at = settings.leaves[(*path, "class_path")].origin
     for other in [p for p in settings.leaves if p[: len(path) + 1] == (*path, "init_args")]:
-        if known is not None and other[len(path) + 1] not in known and settings.leaves[other].origin != chosen_at:
-            if settings.leaves[other].origin.partition(":")[0] != chosen_at.partition(":")[0]:
-                del settings.leaves[other]
+        origin, key = settings.leaves[other].origin, other[len(path) + 1]
+        if known is not None and key not in known and origin.partition(":")[0] != chosen_at.partition(":")[0]:
+            del settings.leaves[other]
+            name = dotted.rpartition(".")[2]
+            print(f"note: '{key}' ({origin}) is left out: {name} ({chosen_at}) does not take it", file=sys.stderr)
 
 
 def _dotted(name: str, origin: str, kind: str | None) -> str:
@@ -76,12 +86,18 @@ def _dotted(name: str, origin: str, kind: str | None) -> str:
 def _no_such_name(name: str, kind: str | None) -> str:
     other = next((k for k in _BASES if k != kind and kind and name in read_index().of(k)), None)
     if other:
-        return f"'{name}' is a {other.removesuffix('s')}, not a {(kind or '').removesuffix('s')}\nfulgurite list {kind}   shows the {kind}"
+        return (
+            f"'{name}' is a {other.removesuffix('s')}, not a {(kind or '').removesuffix('s')}\n"
+            f"fulgurite list {kind}   shows the {kind}"
+        )
     if kind is None:
         near = [f"{home}.{n}" for home in _HOMES for n in nearest(name, sorted(names_in(home) or ()), 1)]
         near.sort(key=lambda n: n.rpartition(".")[2] != name)
         hint = f"\nDid you mean {' or '.join(repr(n) for n in near[:2])}?" if near else ""
-        return f"'{name}' is no dotted path of a class{hint}\nA class inside `model` or `data` is named by its full path, such as torch.optim.AdamW."
+        return (
+            f"'{name}' is no dotted path of a class{hint}\n"
+            "A class inside `model` or `data` is named by its full path, such as torch.optim.AdamW."
+        )
     choices = list(read_index().of(kind))
     near = nearest(name, choices)
     hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Registered: {', '.join(choices)}."
@@ -99,7 +115,8 @@ def _check_exists(name: str, origin: str, kind: str | None) -> None:
         if known is not None and parts[cut] not in known:
             near = nearest(parts[cut], sorted(known))
             hint = f"\nDid you mean {' or '.join(repr(f'{module}.{n}') for n in near)}?" if near else ""
-            raise UserError(f"{origin}: {module} has no '{parts[cut]}'{hint}\nfulgurite list {kind or 'models'}   shows the registered names")
+            command = f"\nfulgurite list {kind}   shows the registered names" if kind else ""
+            raise UserError(f"{origin}: {module} has no '{parts[cut]}'{hint}{command}")
         return
 
 
@@ -116,11 +133,19 @@ def check_root(settings: Settings, root_keys: tuple[str, ...]) -> None:
     Raises:
         UserError: for the first that is wrong.
     """
-    for key in settings.keys():
+    for key in dict.fromkeys(path[0] for path, _ in settings):
         if key not in root_keys:
             near = nearest(key, list(root_keys))
-            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known here: {', '.join(root_keys)}."
-            raise UserError(f"{settings.origin(key)}: unknown key '{key}'\n{hint}\nfulgurite explain hello   shows a whole experiment")
+            hint = (
+                f"Did you mean {' or '.join(repr(n) for n in near)}?"
+                if near
+                else f"Known here: {', '.join(root_keys)}."
+            )
+            raise UserError(
+                f"{settings.origin(key)}: unknown key '{key}'\n"
+                f"{hint}\n"
+                "fulgurite explain hello   shows a whole experiment"
+            )
     for part, kind in _KINDS.items():
         leaf = settings.leaves.get((part,))
         if leaf is not None and isinstance(leaf.value, str):  # `model: hello`, with no class below it
@@ -148,7 +173,7 @@ def check_stage(verb: str, command: str | None, settings: Settings, root_keys: t
     check_root(settings, root_keys)
     trainer = parameters(TRAINER)
     if trainer:
-        _check_keys(settings, ("trainer",), trainer, "Trainer", "fulgurite info trainer")
+        _check_keys(settings, ("trainer",), trainer, "Trainer", shows(TRAINER))
     for path, leaf in list(settings.leaves.items()):
         if path[-1] == "class_path":
             _check_class(settings, path[:-1], leaf.value)
@@ -160,7 +185,9 @@ def _check_class(settings: Settings, path: tuple[str, ...], dotted: str) -> None
     arguments = (*path, "init_args")
     given = settings.get(*arguments)
     if given is not None and not isinstance(given, dict):
-        raise UserError(f"{settings.origin(*arguments)}: init_args is a mapping of arguments, not {given!r}\n{shows(dotted)}")
+        raise UserError(
+            f"{settings.origin(*arguments)}: init_args is a mapping of arguments, not {given!r}\n{shows(dotted)}"
+        )
     known = parameters(dotted)
     if known is None:
         return
@@ -175,19 +202,29 @@ def _check_list(leaf: Leaf, where: str) -> None:
         if isinstance(item, dict) and isinstance(item.get("class_path"), str):
             dotted = _dotted(item["class_path"], leaf.inner.get((place, "class_path"), leaf.origin), None)
             given = item.get("init_args") or {}
-            lines = {k: leaf.inner.get((place, "init_args", k), leaf.origin) for k in given} if isinstance(given, dict) else {}
+            lines = (
+                {k: leaf.inner.get((place, "init_args", k), leaf.origin) for k in given}
+                if isinstance(given, dict)
+                else {}
+            )
             inner = Settings({("init_args", str(k)): Leaf(given[k], line) for k, line in lines.items()})
             known = parameters(dotted)
             if known is not None:
                 _check_keys(inner, ("init_args",), known, f"{dotted.rpartition('.')[2]} (in {where})", shows(dotted))
 
 
-def _check_keys(settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, command: str) -> None:
+def _check_keys(
+    settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, command: str
+) -> None:
     for key in settings.under(*path).keys() if path else settings.keys():
         origin = settings.origin(*path, key)
         if key not in known:
             near = nearest(key, list(known))
-            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"It takes {', '.join(list(known)[:12])}."
+            hint = (
+                f"Did you mean {' or '.join(repr(n) for n in near)}?"
+                if near
+                else f"It takes {', '.join(list(known)[:12])}."
+            )
             raise UserError(f"{origin}: {owner} has no argument '{key}'\n{hint}\n{command}")
         value = settings.get(*path, key)
         if not _fits(value, known[key].annotation):
@@ -206,8 +243,9 @@ def _check_required(
     for name, parameter in known.items():
         if parameter.default is None and name not in given:
             where = ".".join((*path, name))
+            kind = f" ({parameter.annotation})" if parameter.annotation else ""
             raise UserError(
-                f"{owner} needs '{name}' ({parameter.annotation})\nSet {where} in the YAML, or --{where} on the command line.\nfulgurite info {dotted}   shows its arguments"
+                f"{owner} needs '{name}'{kind}\nSet {where} in the YAML, or --{where} on the command line.\n{command}"
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,11 +19,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger
 
 from ..datamodules.files import atomic_write
-from ..registry import UserError, nearest
+from ..registry import UserError
 from .callbacks import ResumePoint
 from .key_check import allowed_packages
+from .refusals import RefusedConfig, refusals
 from .settings import Settings
-from .signatures import parameters
 
 PARSER_MODE = "omegaconf+"
 
@@ -43,51 +42,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"{path}: the checkpoint can't be written: {error}\nThe one before it is kept. Free some space and run again: it goes on."
+                f"{path}: the checkpoint can't be written: {error}\n"
+                "The one before it is kept. Free some space and run again: it goes on."
             ) from error
 
 
-class ShortErrorParser(LightningArgumentParser):
-    """Raises UserError instead of printing 60 lines of usage. `settings` gives each key's origin, if known."""
-
-    settings: Settings | None = None
+class QuietParser(LightningArgumentParser):
+    """Raises its message instead of printing it below 60 lines of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Report the innermost cause, with the line or flag that set the value, and the nearest names."""
-        raise UserError(shorten(message, ShortErrorParser.settings))
-
-
-def shorten(message: str, settings: Settings | None) -> str:
-    """jsonargparse's nested message as at most six lines."""
-    keys = re.findall(r"(?:Parser key|Validation failed: Key|key) \"([\w.]+)\"", message)
-    path: tuple[str, ...] = ()
-    for key in keys:
-        parts = tuple(key.split("."))
-        inner = ("init_args", *parts) if path and settings and settings.get(*path, "class_path") else parts
-        path = (*path, *inner) if path and parts[: len(path)] != path else parts
-    wanted = [t for t in re.findall(r"Expected a[^\n]*?<class '(\w+)'>", message) if t != "NoneType"]
-    value = re.search(r"Got value: ([^\n]*)", message)
-    origin = f"{settings.origin(*path)}: " if settings and path and settings.origin(*path) != "?" else ""
-    unknown = re.search(
-        r"(?:Unrecognized arguments: --|unrecognized arguments: --|Key )['\"]?([\w.]+)['\"]? ?(?:is not expected)?",
-        message,
-    )
-    if wanted and value:
-        return f"{origin}'{'.'.join(path)}' is {' or '.join(dict.fromkeys(wanted))}, not {value.group(1)!r}"
-    if unknown and "nrecognized" in message:
-        key = unknown.group(1)
-        head, _, leaf = key.rpartition(".")
-        known = (
-            list(parameters("lightning.pytorch.Trainer") or {})
-            if head == "trainer"
-            else ["trainer", "model", "data", "seed_everything", "ckpt_path", "config"]
-        )
-        near = nearest(leaf, known)
-        return f"unknown option --{key}" + (
-            f"\nDid you mean {' or '.join(f'--{head}.{n}' if head else f'--{n}' for n in near)}?" if near else ""
-        )
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip() and "NoneType" not in line]
-    return origin + "\n".join(line[:300] for line in lines[:5])
+        """Hand the message to `refusals`."""
+        raise RefusedConfig(message)
 
 
 class SaveWhole(SaveConfigCallback):
@@ -133,8 +98,10 @@ class FulguriteCLI(LightningCLI):
         """Hyper-parameters of the checkpoint fill in what neither a file nor the command line gives; they never win."""
         sub = self.config.get("subcommand")
         path = self.config[sub].get("ckpt_path") if sub else None
-        if not path or not Path(path).is_file():
+        if not path or path in ("best", "last", "hpc", "registry"):
             return
+        if not Path(path).is_file():
+            raise UserError(f"--ckpt_path: no checkpoint at {path}")
         saved = dict(torch.load(path, weights_only=True, map_location="cpu").get("hyper_parameters", {}))
         saved = {k: v for k, v in saved.items() if not k.startswith("_")}
         given = self._given(sub)
@@ -183,20 +150,27 @@ def build(
     with atomic_write(given) as temporary:
         values = {k: v for k, v in settings.to_dict().items() if k != "ckpt_path"}
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    ShortErrorParser.settings = settings
-    try:
+    with refusals(settings):
         cli = FulguriteCLI(**_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger))
-    except SystemExit as error:
-        raise UserError(f"{given}: the configuration can't be used") from error
-    finally:
-        ShortErrorParser.settings = None
     return Built(cli.model, cli.datamodule, cli.trainer)
 
 
-def run_verb(arguments: list[str], folder: Path, callbacks: list[Callback], logger: Logger | bool) -> Trainer:
-    """A stock LightningCLI call (`fit -c FILE --model.init_args.lr 1 …`), with our callbacks as defaults."""
+def run_verb(
+    arguments: list[str],
+    folder: Path,
+    callbacks: list[Callback],
+    logger: Logger | bool,
+    settings: Settings | None = None,
+) -> Trainer:
+    """A stock LightningCLI call (`fit -c FILE --model.init_args.lr 1 …`), with our callbacks as defaults; `settings`
+    gives the origins of keys, for errors.
+
+    Raises:
+        UserError: as `build`.
+    """
     _set_parsing()
-    return FulguriteCLI(**_cli_arguments(arguments, True, folder, callbacks, logger)).trainer
+    with refusals(settings):
+        return FulguriteCLI(**_cli_arguments(arguments, True, folder, callbacks, logger)).trainer
 
 
 def _cli_arguments(
@@ -216,7 +190,7 @@ def _cli_arguments(
         "datamodule_class": LightningDataModule,
         "subclass_mode_model": True,
         "subclass_mode_data": True,
-        "parser_class": ShortErrorParser,
+        "parser_class": QuietParser,
         "parser_kwargs": {**mode(), **verbs},
         "save_config_callback": SaveWhole,
         "trainer_defaults": defaults,

@@ -14,6 +14,7 @@ from ..datamodules.files import write_json
 from ..registry import UserError
 from .callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
 from .lightning import Built, build
+from .refusals import refusals
 from .settings import Settings
 from .termination import EXIT_STATUS
 
@@ -44,7 +45,8 @@ def run_lightning_stage(
     before = {name: os.environ.get(name) for name in RANK_VARIABLES}
     built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
     try:
-        _run(verb, built, _checkpoint(verb, settings, folder))
+        with refusals(settings):
+            _run(verb, built, _checkpoint(verb, settings, folder))
         results = getattr(built.model, "results", None)
         if callable(results) and built.trainer.is_global_zero:
             write_json(folder / "results.json", {"schema_version": 1, **results()})
@@ -91,5 +93,7 @@ def _run(verb: str, built: Built, checkpoint: str | None) -> None:
         method(built.model, datamodule=built.datamodule, ckpt_path=checkpoint, **extra, **quiet)
     except SIGTERMException:
         raise SystemExit(EXIT_STATUS) from None
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C
-        raise KeyboardInterrupt from stop
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
+        raise

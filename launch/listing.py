@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
 from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
@@ -12,6 +11,7 @@ from ..registry import PLUGIN_GROUP, Entry, UserError, nearest, read_index
 from .experiment import EXPERIMENTS, find, names
 from .settings import read_yaml, short_path
 from .signatures import locate, parameters
+from .tables import print_table
 
 console = Console(highlight=False, soft_wrap=True, width=None)
 
@@ -33,16 +33,12 @@ def print_list(kind: str | None) -> None:
     if kind is not None and kind not in kinds():
         near = nearest(kind, kinds())
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Kinds: {', '.join(kinds())}."
-        raise UserError(f"nothing called '{kind}' to list\n{hint}")
+        raise UserError(f"nothing called '{kind}' to list\n{hint}\nfulgurite list   shows all kinds")
     for name in [kind] if kind else kinds():
         rows = _rows(name)
         if rows or kind:
             console.print(f"[bold]{name}[/bold]")
-            table = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
-            table.add_column(no_wrap=True)
-            for row in rows:
-                table.add_row(*row)
-            console.print(table if rows else "  none")
+            print_table(rows or [("none",)], indent=2)
     for plugin, reason in read_index().broken.items():
         console.print(f"[red]plug-in {plugin} is broken[/red]: {reason}")
 
@@ -83,12 +79,14 @@ def print_info(name: str) -> None:
     experiments = [n for n in names() if n == name or n.startswith(name + "/")]
     for experiment in experiments:
         console.print(
-            f"[bold]fulgurite run {experiment}[/bold]  {_meta(experiment, 'title') or ''}  ({short_path(find(experiment))})"
+            f"[bold]fulgurite run {experiment}[/bold]  {_meta(experiment, 'title') or ''}  "
+            f"({short_path(find(experiment))})"
         )
     if name in SOURCES:
         source = SOURCES[name]
         console.print(
-            f"[bold]{source.name}[/bold] (source): {source.title}; {source.licence}; {source.download_mb:g} MB. {source.note}"
+            f"[bold]{source.name}[/bold] (source): {source.title}; {source.licence}; {source.download_mb:g} MB. "
+            f"{source.note}"
         )
     dotted = {"trainer": "lightning.pytorch.Trainer"}.get(name, name)
     found = locate(dotted) if "." in dotted else None
@@ -118,12 +116,9 @@ def _print_parameters(dotted: str) -> None:
 
 def print_cache() -> None:
     """Print the cache's entries and its place."""
-    total = 0
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for entry in cache.entries():
-        total += entry.num_bytes
-        table.add_row(entry.name, f"{entry.num_bytes / 1e6:.1f} MB", "" if entry.complete else "incomplete")
-    console.print(table)
+    found = list(cache.entries())
+    total = sum(e.size_bytes for e in found)
+    print_table([(e.name, f"{e.size_bytes / 1e6:.1f} MB", "" if e.complete else "incomplete") for e in found])
     console.print(f"{total / 1e6:.1f} MB in {cache.cache_dir()}   (FULGURITE_CACHE moves it)")
 
 

@@ -65,7 +65,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"{self.path}: another process is running this experiment\nWait for it, or start a separate run with --new."
+                f"{self.path}: another process is running this experiment\n"
+                "Wait for it, or start a separate run with --new."
             ) from None
         return lock
 
@@ -125,7 +126,8 @@ def _unchanged(run: RunFolder, stage: Stage) -> bool:
 
 def inputs_digest(stage: Stage) -> str:
     """sha256 over the files from outside the run that a stage's settings name (`path` or `kind:path`), by size and
-    time; a folder counts by its own time."""
+    time; a folder counts by its own time.
+    """
     seen = hashlib.sha256()
     for path, leaf in stage.settings:
         values = leaf.value if isinstance(leaf.value, list) else [leaf.value]

@@ -9,11 +9,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.table import Table
 
 from ..registry import UserError
 from .estimate import duration
 from .run_folder import RunFolder, all_runs
+from .tables import print_table
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -21,21 +21,15 @@ console = Console(highlight=False, soft_wrap=True)
 def print_outcome(run_dir: Path) -> int:
     """Say how a run ended and where its report lies; returns the exit status (0, or 75 if time ran out)."""
     record = _record(run_dir)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     shown = {k: v for k, v in record["metrics"].items() if k.startswith("test/")} or record["metrics"]
-    for key, value in list(sorted(shown.items()))[:20]:
-        table.add_row(key, _number(value))
-    console.print(table)
+    print_table([(key, _number(value)) for key, value in sorted(shown.items())[:20]])
     console.print(f"{record['status']} in {duration(record['seconds'])}; report: {run_dir / 'report.md'}")
     return 0 if record["status"] == "done" else 75
 
 
 def print_runs(root: Path) -> None:
     """One line a run, newest last."""
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("run", "status", "took", "seed", "metrics"):
-        table.add_column(column, no_wrap=column == "run")
-    found = list(all_runs(root))
+    found, rows = list(all_runs(root)), []
     for run in found:
         status = (
             "done"
@@ -45,10 +39,12 @@ def print_runs(root: Path) -> None:
         seconds = sum(s["seconds"] for s in run.state["stages"].values())
         metrics = _record(run.path)["metrics"] if (run.path / "record.json").is_file() else {}
         test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in metrics.items() if k.startswith("test/")]
-        table.add_row(
-            str(run.path.relative_to(root)), status, duration(seconds), str(run.state["seed"]), ", ".join(test[:3])
-        )
-    console.print(table if found else f"no runs in {root}")
+        name, seed = str(run.path.relative_to(root)), str(run.state["seed"])
+        rows.append((name, status, duration(seconds), seed, ", ".join(test[:3])))
+    if found:
+        print_table(rows, header=("run", "status", "took", "seed", "metrics"))
+    else:
+        console.print(f"no runs in {root}")
 
 
 def show(root: Path, chosen: list[str]) -> None:
@@ -68,18 +64,13 @@ def compare(root: Path, chosen: list[str]) -> None:
     if len(chosen) != 2:
         raise UserError("compare takes two runs\nfulgurite runs compare RUN RUN\nfulgurite runs list   shows them")
     a, b = (find_run(root, name) for name in chosen)
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("", a.path.name, b.path.name):
-        table.add_column(column)
     left, right = _settings(a), _settings(b)
-    for key in sorted(left.keys() | right.keys()):
-        if left.get(key) != right.get(key):
-            table.add_row(key, str(left.get(key, "–")), str(right.get(key, "–")))
-    table.add_section()
+    different = [k for k in sorted(left.keys() | right.keys()) if left.get(k) != right.get(k)]
+    rows = [(k, str(left.get(k, "–")), str(right.get(k, "–"))) for k in different]
     old, new = _record(a.path)["metrics"], _record(b.path)["metrics"]
-    for key in sorted(old.keys() | new.keys()):
-        table.add_row(key, *(_number(m[key]) if key in m else "–" for m in (old, new)))
-    console.print(table)
+    metrics = sorted(old.keys() | new.keys())
+    rows += [(k, *(_number(m[k]) if k in m else "–" for m in (old, new))) for k in metrics]
+    print_table(rows, header=("", a.path.name, b.path.name))
 
 
 def clean(root: Path, chosen: list[str]) -> None:

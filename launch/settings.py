@@ -25,12 +25,20 @@ CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 @dataclass(frozen=True)
 class Leaf:
     """One value, where it was set, and the leaf that it replaced. For a list, `inner` says where its parts were set:
-    `(0, "overrides", "model")` -> `file:line`."""
+    `(0, "overrides", "model")` -> `file:line`.
+    """
 
     value: Any
     origin: str
     replaced: Leaf | None = field(default=None, compare=False)
     inner: Mapping[tuple[int | str, ...], str] = field(default_factory=dict, compare=False)
+
+
+def _over(leaf: Leaf, old: Leaf) -> Leaf:
+    """The leaf with `old` at the end of the chain of those that it replaced."""
+    if leaf.origin == old.origin:
+        return leaf
+    return replace(leaf, replaced=_over(leaf.replaced, old) if leaf.replaced else old)
 
 
 class _LineLoader(yaml.SafeLoader):
@@ -47,7 +55,7 @@ _LineLoader.add_implicit_resolver(
 def parse_value(text: str) -> Any:
     """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None."""
     try:
-        return yaml.load(text, Loader=_LineLoader)  # noqa: S506  (a subclass of SafeLoader)
+        return yaml.load(text, Loader=_LineLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
@@ -70,7 +78,11 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{name}: can't be read: {error.strerror}\nAn experiment is a YAML file; give its path, or a name.\n{_LISTS}") from None
+        raise UserError(
+            f"{name}: can't be read: {error.strerror}\n"
+            "An experiment is a YAML file; give its path, or a name.\n"
+            f"{_LISTS}"
+        ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{name}:{line}: not UTF-8 text: {error.reason}\nSave the file as UTF-8.") from None
@@ -80,7 +92,10 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
             return {}
         if not isinstance(root, yaml.MappingNode):
             kind = {"sequence": "a list", "scalar": "a single value"}[root.id]
-            raise UserError(f"{name}:1: an experiment is a mapping of keys to values, this is {kind}\nfulgurite explain hello   shows one")
+            raise UserError(
+                f"{name}:1: an experiment is a mapping of keys to values, this is {kind}\n"
+                "fulgurite explain hello   shows one"
+            )
         leaves: dict[Path_, Leaf] = {}
         _walk(root, (), name, leaves)
         return leaves
@@ -89,7 +104,10 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
         line = mark.line + 1 if mark else text[: getattr(error, "position", 0)].count("\n") + 1
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
         problem = problem.replace("\\t", "tab")
-        raise UserError(f"{name}:{line}: not valid YAML: {problem}\nCheck the indentation (spaces, no tabs) and the quotes on and above this line.") from None
+        raise UserError(
+            f"{name}:{line}: not valid YAML: {problem}\n"
+            "Check the indentation (spaces, no tabs) and the quotes on and above this line."
+        ) from None
     except RecursionError:
         raise UserError(f"{name}: nested too deeply to be an experiment") from None
 
@@ -131,12 +149,18 @@ def _construct(node: yaml.Node, line: str) -> Any:
         raise UserError(f"{line}: can't be read: {error}\nPut it in quotes if it is text.") from None
 
 
-def _note_lines(node: yaml.Node, path: tuple[int | str, ...], name: str, inner: dict[tuple[int | str, ...], str], seen: set[int]) -> None:
+def _note_lines(
+    node: yaml.Node, path: tuple[int | str, ...], name: str, inner: dict[tuple[int | str, ...], str], seen: set[int]
+) -> None:
     if id(node) in seen or not isinstance(node, yaml.CollectionNode):
         return
     seen.add(id(node))
     pairs = enumerate(node.value) if isinstance(node, yaml.SequenceNode) else [(k.value, v) for k, v in node.value]
-    marks = [n.start_mark for n in node.value] if isinstance(node, yaml.SequenceNode) else [k.start_mark for k, _ in node.value]
+    marks = (
+        [n.start_mark for n in node.value]
+        if isinstance(node, yaml.SequenceNode)
+        else [k.start_mark for k, _ in node.value]
+    )
     for (key, child), mark in zip(pairs, marks, strict=True):
         if isinstance(key, int | str):
             inner[(*path, key)] = f"{name}:{mark.line + 1}"
@@ -145,7 +169,8 @@ def _note_lines(node: yaml.Node, path: tuple[int | str, ...], name: str, inner: 
 
 class Settings:
     """An ordered tree of leaves; later layers win. Short forms are understood once a class is known: with
-    `model.class_path` set, `model.lr` means `model.init_args.lr`, and `model: dnd` sets the class."""
+    `model.class_path` set, `model.lr` means `model.init_args.lr`, and `model: dnd` sets the class.
+    """
 
     def __init__(self, leaves: dict[Path_, Leaf] | None = None) -> None:
         self.leaves: dict[Path_, Leaf] = {}
@@ -165,7 +190,7 @@ class Settings:
         old = self.leaves.get(path)
         for other in [p for p in self.leaves if p[: len(path)] == path or path[: len(p)] == p]:
             del self.leaves[other]
-        self.leaves[path] = replace(leaf, replaced=old) if old and old.origin != leaf.origin else leaf
+        self.leaves[path] = _over(leaf, old) if old else leaf
 
     def _long_form(self, path: Path_) -> Path_:
         for cut in range(1, len(path)):

@@ -120,7 +120,7 @@ def _imports(tree: ast.Module, module: str, file: Path) -> dict[str, str]:
         if isinstance(node, ast.Import):
             found.update(
                 {
-                    a.asname or a.name.partition(".")[0]: a.asname and a.name or a.name.partition(".")[0]
+                    a.asname or a.name.partition(".")[0]: (a.asname and a.name) or a.name.partition(".")[0]
                     for a in node.names
                 }
             )
@@ -133,7 +133,8 @@ def _imports(tree: ast.Module, module: str, file: Path) -> dict[str, str]:
 
 def has_method(dotted: str, method: str) -> bool:
     """Whether a class or a base of it defines a method, by the source text; Lightning's and torch's own bases, whose
-    methods are empty stubs, don't count."""
+    methods are empty stubs, don't count.
+    """
     found = locate(dotted)
     if found is None or not isinstance(found.node, ast.ClassDef):
         return False
@@ -148,7 +149,8 @@ def has_method(dotted: str, method: str) -> bool:
 @functools.lru_cache(maxsize=512)
 def names_in(module: str, depth: int = 6) -> frozenset[str] | None:
     """Names that a module defines or imports, its submodules included; None if they can't be told from the text
-    (C code, `__getattr__`, star imports of such)."""
+    (C code, `__getattr__`, star imports of such).
+    """
     file = find_source(module)
     tree = _parse(file) if file and depth else None
     if file is None or tree is None:
@@ -163,9 +165,7 @@ def names_in(module: str, depth: int = 6) -> frozenset[str] | None:
     imports = _imports(tree, module, file)
     if "__getattr__" in found or any(isinstance(n, ast.For | ast.While | ast.With) for n in tree.body):
         return None
-    for name, dotted in imports.items():
-        if name != "*":
-            found.add(name)
+    found |= imports.keys() - {"*"}
     for star in _stars(tree, module, file):
         below = names_in(star, depth - 1)
         if below is None:

@@ -37,7 +37,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run, apart from what: root of the run folders, afresh or not, seconds to spend, loggers, the command line."""
+    """How to run, apart from what: root of the run folders, afresh or not, time to spend, W&B, the command line."""
 
     root: Path = Path("runs")
     new: bool = False
@@ -165,7 +165,7 @@ def _announce(experiment: Experiment, run: RunFolder) -> None:
 
 
 def _join(experiment: Experiment, options: RunOptions) -> NoReturn:
-    """A further rank of a multi-process fit, started by Lightning: only that stage, no lock, no record, then the end."""
+    """A further rank of a multi-process fit, started by Lightning: only that stage, no lock, no record."""
     from .lightning_stage import run_lightning_stage
 
     path, _, name = os.environ[JOIN_VARIABLE].rpartition("::")

@@ -12,7 +12,8 @@ EXIT_STATUS = 128 + signal.SIGTERM
 
 class Termination:
     """While entered, SIGTERM raises SystemExit(143) where it strikes. Inside a Lightning loop, which puts its own
-    handler over this one to finish and save the batch at hand first, it is only remembered."""
+    handler over this one to finish and save the batch at hand first, it is only remembered.
+    """
 
     def __init__(self) -> None:
         self._asked = False

@@ -1,8 +1,9 @@
-"""What each verb of the command line does. Each imports only what it needs: `list`, `info` and `explain` need no torch."""
+"""What each verb of the command line does. Each imports only what it needs: `list`, `info`, `explain` no torch."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import shlex
 import sys
@@ -129,27 +130,35 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def lightning_verb(verb: str, arguments: list[str]) -> int:
-    """`fulgurite fit EXPERIMENT …`: stock LightningCLI; an experiment's name stands for `-c` its resolved file."""
+    """`fulgurite fit EXPERIMENT …`: stock LightningCLI; an experiment's name stands for `-c` its resolved file, with
+    the settings among the flags (short forms too) laid over it and checked like those of `run`.
+    """
     import datetime
     import tempfile
 
     import yaml
 
-    from .experiment import resolve
+    from .experiment import parse_flags, resolve
+    from .settings import read_yaml
 
-    folder, config = Path("runs") / verb, []
+    folder, config, settings = Path("runs") / verb, [], None
+    for option, value in itertools.pairwise(arguments):
+        if option in ("-c", "--config") and Path(value).suffix in (".yaml", ".yml"):
+            read_yaml(_config_files([value])[0])
     if arguments and not arguments[0].startswith("-"):
-        experiment = resolve(arguments[0])
+        flags, arguments = _split_settings(arguments)
+        experiment = resolve(flags.pop(0), parse_flags(flags))
         chosen = [s for s in experiment.stages if s.verb == verb] or [s for s in experiment.stages if s.verb == "fit"]
         if len(chosen) != 1:
             raise UserError(
-                f"{experiment.name} has {len(chosen)} stages to {verb}\nfulgurite run {experiment.name}   runs all its stages"
+                f"{experiment.name} has {len(chosen)} stages to {verb}\n"
+                f"fulgurite run {experiment.name}   runs all its stages"
             )
-        folder = Path("runs") / experiment.name
-        values = {k: v for k, v in chosen[0].settings.to_dict().items() if k != "ckpt_path"}
+        folder, settings = Path("runs") / experiment.name, chosen[0].settings
+        values = {k: v for k, v in settings.to_dict().items() if k != "ckpt_path"}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(values, file, sort_keys=False)
-        config, arguments = ["-c", file.name], arguments[1:]
+        config = ["-c", file.name]
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = folder / f"{verb}-{stamp}"
 
@@ -157,12 +166,28 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
     from .lightning_stage import default_callbacks
 
     try:
-        run_verb([verb, *config, *arguments], folder, default_callbacks(folder), False)
+        run_verb([verb, *config, *arguments], folder, default_callbacks(folder), False, settings)
     finally:
         for path in config[1:]:
             Path(path).unlink()
     print(folder)
     return 0
+
+
+def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """An experiment's name and the settings that follow it; and what only LightningCLI understands (`--print_config`,
+    `--ckpt_path`, `-c`, `--model.help`, `--trainer.callbacks+`).
+    """
+    ours, stock, rest = [arguments[0]], [], list(arguments[1:])
+    while rest:
+        key, equals, _ = rest[0].partition("=")
+        setting = key.startswith("--") and ("." in key or key in ("--model", "--data", "--seed_everything"))
+        setting = setting and not key.endswith((".help", "+"))
+        target = ours if setting else stock
+        target.append(rest.pop(0))
+        if not equals and rest and not rest[0].startswith("--"):
+            target.append(rest.pop(0))
+    return ours, stock
 
 
 def _config_files(names: list[str]) -> list[Path]:

@@ -9,6 +9,7 @@ import json
 import netrc
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,10 @@ def wandb_logger(
     """
     from lightning.pytorch.loggers import WandbLogger
 
-    logger = WandbLogger(**_arguments(folder, project, entity, group, tags))
+    given = _arguments(folder, project, entity, group, tags)
+    upload = f"; wandb sync {folder.parent}/wandb   uploads it" if given["mode"] == "offline" else ""
+    print(f"W&B: project {project}, run {given['id']}, {given['mode']}{upload}", file=sys.stderr)
+    logger = WandbLogger(**given)
     logger._wandb_init.pop("anonymous", None)  # wandb warns of it, whatever its value
     return logger
 

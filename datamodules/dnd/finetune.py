@@ -20,7 +20,7 @@ class TaskSequenceDataModule(LightningDataModule):
     """Batches of task 0 for `steps_per_task` steps, then of task 1, and so on.
 
     Args:
-        tasks: task specs (`fulgurite list tasks`… see datamodules/dnd/tasks.py): names, `jsonl:FILE`, `hf:ID`, ….
+        tasks: task specs (`fulgurite dnd tasks` lists them): names, `jsonl:FILE`, `hf:ID`, ….
         base_model: model name; its tokenizer is used.
         batch_size: examples per step.
         steps_per_task: optimiser steps for each task.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...registry import UserError, unknown
+from ...registry import COMMANDS, UserError, unknown
 from ..sources.catalogue import SOURCES
 from ..sources.download import fetch
 from .examples import Example, Task, build_task
@@ -29,6 +29,13 @@ def list_tasks() -> dict[str, str]:
         **{f"bigbench:{name}": f"BIG-bench {name}" for name in bigbench.task_names()},
         **{f"{prefix}:...": summary for prefix, summary in _PREFIXES.items()},
     }
+
+
+@COMMANDS.register("dnd tasks")
+def print_tasks() -> None:
+    """List the tasks that can be named, and how to name your own."""
+    for name, summary in list_tasks().items():
+        print(f"{name:44s} {summary}")
 
 
 def load_task(spec: str, *, limit: int | None = None, seed: int = 0) -> Task:
@@ -59,7 +66,7 @@ def load_task(spec: str, *, limit: int | None = None, seed: int = 0) -> Task:
             every_paraphrase=maker is not inflection,  # few countries and languages, many words
         )
     if not colon or prefix not in _PREFIXES:
-        raise UserError(unknown("tasks", spec, list(list_tasks())))
+        raise UserError(unknown("task", spec, list(list_tasks()), "fulgurite dnd tasks"))
     if not rest:
         raise UserError(f"'{spec}' lacks what follows the colon: {_PREFIXES[prefix]}")
     if prefix == "jsonl":

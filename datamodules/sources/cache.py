@@ -172,7 +172,7 @@ def clean(names: Iterable[str] | None = None) -> int:
     wanted = known if names is None else list(names)
     for name in wanted:
         if name not in known:
-            raise UserError(unknown("cache", name, known))
+            raise UserError(unknown("cache entry", name, known, "fulgurite cache list"))
     freed = 0
     for name in wanted:
         with lock(name.replace("/", "."), wait=False):

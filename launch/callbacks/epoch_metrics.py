@@ -13,7 +13,8 @@ from .random_state import of_each_process
 
 class EpochMetrics(Callback):
     """Saves what has gathered so far in an epoch's training metrics: values logged with `on_epoch=True` (mean, sum,
-    minimum, maximum), and the states of the module's torchmetrics that belong to training."""
+    minimum, maximum), and the states of the module's torchmetrics that belong to training.
+    """
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] = {}
@@ -37,8 +38,10 @@ class EpochMetrics(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Give the module's torchmetrics their state back."""
+        if "states" not in self._restored:
+            return
         modules = dict(pl_module.named_modules())
-        for name, saved in self._restored.pop("states", {}).items():
+        for name, saved in self._restored.pop("states").items():
             metric = modules.get(name)
             if isinstance(metric, Metric):
                 for key, value in saved["values"].items():

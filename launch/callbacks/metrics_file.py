@@ -36,10 +36,11 @@ class MetricsFile(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Write the step's metrics, every `log_every_n_steps`."""
-        current = _current(trainer)
-        self._per_step |= set(current)
-        stepped = not trainer.fit_loop._should_accumulate()
-        if stepped and (trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch):
+        if trainer.fit_loop._should_accumulate():
+            return
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+            current = _current(trainer)
+            self._per_step |= set(current)
             self._append(trainer, current)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,5 +71,6 @@ class MetricsFile(Checkpoint):
 
 def _current(trainer: Trainer) -> dict[str, Any]:
     """What was logged in the loop that runs now. (`trainer.callback_metrics` also holds values of loops long over,
-    which a resumed run would not have.)"""
+    which a resumed run would not have.)
+    """
     return dict(trainer._logger_connector.metrics["callback"])

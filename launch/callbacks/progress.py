@@ -12,7 +12,7 @@ from ..estimate import duration
 
 
 class LineProgress(Callback):
-    """Prints step, loss, speed and time left; first after a few steps (an early estimate), then every `every_s` seconds.
+    """Prints step, loss, speed and time left; first after a few steps (an early estimate), then every `every_s` s.
 
     Args:
         every_s: seconds between two lines.

@@ -43,7 +43,8 @@ def of_each_process(trainer: Trainer, state: Any) -> list[Any]:
 
 class RandomState(Callback):
     """Saves the generators with each checkpoint (those of every process), and sets them again before the first batch
-    after a restore."""
+    after a restore.
+    """
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None

@@ -54,7 +54,8 @@ class ResumePoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A restored state needs no second save; and the loaders' positions, which Lightning leaves out when the
-        checkpoint was taken at an epoch's end, are restored too."""
+        checkpoint was taken at an epoch's end, are restored too.
+        """
         self._saved_step = trainer.global_step
         loop = trainer.fit_loop
         positions = loop._combined_loader_states_to_load

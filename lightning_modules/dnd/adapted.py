@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,9 @@ class AdaptedModel(nn.Module):
         known = {k: v for k, v in adapter_config.items() if k in LoraConfig.__dataclass_fields__ and k != "peft_type"}
         self.config = LoraConfig(**{**known, "task_type": "CAUSAL_LM", "base_model_name_or_path": None})
         try:
-            self.peft: PeftModel = get_peft_model(base, self.config)
+            with warnings.catch_warnings():  # PEFT still asks by a name that transformers has given up
+                warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+                self.peft: PeftModel = get_peft_model(base, self.config)
         except ValueError as error:
             raise UserError(f"{base_model}: the LoRA does not fit this model: {str(error)[:200]}") from None
         self.train()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...datamodules.dnd.finetune import TaskSequenceDataModule
 from ...datamodules.dnd.snapshots import SnapshotStore
-from ...registry import MODELS
+from ...registry import MODELS, UserError
 from .adapted import AdaptedModel
 
 SEVEN_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"]
@@ -29,7 +29,7 @@ class LoRACollectorModule(LightningModule):
     Args:
         base_model: model name.
         store: folder for the snapshots.
-        rank: LoRA rank r; even.
+        rank: LoRA rank r; even, which the weight tokens need.
         alpha: LoRA alpha; None is 2 r, the paper's ratio.
         target_modules: modules to adapt; null adapts PEFT's `all-linear`.
         layers: adapt only these layers; null adapts all.
@@ -38,6 +38,9 @@ class LoRACollectorModule(LightningModule):
         snapshot_lr_factor: learning rate while taking snapshots, relative.
         init_seed: seed of the shared initialisation.
         optimizer: anything that makes an optimiser of parameters.
+
+    Raises:
+        UserError: for an odd rank.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class LoRACollectorModule(LightningModule):
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0),
     ) -> None:
         super().__init__()
+        if rank < 2 or rank % 2:
+            raise UserError(f"model.rank is {rank}: the weight tokens need an even rank of at least 2")
         self.strict_loading = False
         self.base_model, self.num_snapshots, self.init_seed = base_model, num_snapshots, init_seed
         self.warmup_steps, self.snapshot_lr_factor, self.optimizer = warmup_steps, snapshot_lr_factor, optimizer

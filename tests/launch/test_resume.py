@@ -81,7 +81,12 @@ def test_fresh_processes_killed_from_outside(noisy, child_environment, parts, un
     command = [sys.executable, "-m", "fulgurite", "run", noisy.name]
     for number in (signal.SIGTERM, signal.SIGKILL):
         process = subprocess.Popen(
-            command, cwd=noisy.parent, env=child_environment(**parts), stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=noisy.parent,
+            env=child_environment(**parts),
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         deadline = time.monotonic() + 120
         while not list(noisy.parent.glob("runs/noisy/*/fit/checkpoints/last.ckpt")) and time.monotonic() < deadline:
@@ -153,7 +158,8 @@ def test_a_changed_input_file_means_another_run(tmp_path, noisy, forked):
     (run,) = (tmp_path / "runs/noisy").iterdir()
     staged = tmp_path / "staged.yaml"
     staged.write_text(
-        f"stages: [{{name: test, verb: test, experiment: {noisy}, overrides: {{ckpt_path: start.ckpt}}}}]\n", encoding="utf-8"
+        f"stages: [{{name: test, verb: test, experiment: {noisy}, overrides: {{ckpt_path: start.ckpt}}}}]\n",
+        encoding="utf-8",
     )
     (tmp_path / "start.ckpt").write_bytes((run / "fit/checkpoints/last.ckpt").read_bytes())
     assert forked("run", "staged.yaml", cwd=tmp_path).status == 0
@@ -174,7 +180,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing past the limit then fails as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, old[1]))
     try:
-        with pytest.raises(UserError, match="last.ckpt: the checkpoint can't be written"):
+        with pytest.raises(UserError, match=r"last.ckpt: the checkpoint can't be written"):
             AtomicCheckpointIO().save_checkpoint({"weights": torch.ones(1_000_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)

@@ -1,0 +1,74 @@
+"""Every experiment file of the package: it resolves, says what it is and what it needs, and runs if small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fulgurite.datamodules.sources.catalogue import SOURCES
+from fulgurite.launch.experiment import EXPERIMENTS, LIGHTNING_VERBS, names, resolve
+
+SMALL = [n for n in names() if n.rpartition("/")[2] in ("hello", "smoke")]
+
+
+@pytest.mark.parametrize("name", names())
+def test_resolves_and_tells_what_it_is(name):
+    experiment = resolve(name)
+    assert experiment.stages
+    assert experiment.meta["title"]
+    comment = [line for line in (EXPERIMENTS / f"{name}.yaml").read_text().splitlines() if line.startswith("#")]
+    runs = name.rpartition("/")[2] in ("hello", "smoke", "tiny", "gpu", "paper")
+    if runs:
+        assert any(f"fulgurite run {name}" in line for line in comment), "the header names no command"
+        estimate = experiment.meta["estimate"]
+        assert {"minutes", "memory_gb", "disk_gb"} <= estimate.keys()
+        assert all(value > 0 for value in estimate.values() if isinstance(value, int | float))
+    if name.endswith("/tiny"):
+        assert experiment.meta["estimate"]["minutes"] <= 6
+
+
+@pytest.mark.parametrize("name", names())
+def test_its_sources_are_in_the_catalogue(name):
+    assert set(resolve(name).meta["sources"] or ()) <= SOURCES.keys()
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_paper_s_number_says_where_it_stands(name):
+    published = resolve(name).meta["published"]
+    assert published is None or isinstance(published, dict | list)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_runs_to_a_report(name, tmp_path, child_environment):
+    command = [sys.executable, "-m", "fulgurite", "run", name]
+    done = subprocess.run(command, cwd=tmp_path, env=child_environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs" / name).iterdir()
+    record = json.loads((run / "record.json").read_text())
+    assert record["status"] == "done"
+    assert [s["name"] for s in record["stages"]] == [s.name for s in resolve(name).stages]
+    assert record["metrics"]
+    assert (run / "report.md").stat().st_size > 200
+    noise = ("weights_only", "treespec", "Seed set to", "tip:", "Traceback", "litlogger")
+    assert not [word for word in noise if word in done.stderr], done.stderr
+
+
+@pytest.mark.slow
+def test_hello_learns(tmp_path, child_environment):
+    command = [sys.executable, "-m", "fulgurite", "run", "hello", "--trainer.max_epochs", "2"]
+    subprocess.run(command, cwd=tmp_path, env=child_environment(), check=True, capture_output=True)
+    (record,) = tmp_path.glob("runs/hello/*/record.json")
+    metrics = json.loads(record.read_text())["metrics"]
+    assert metrics["test/accuracy"] > 0.8 > 4 * metrics["test/accuracy_constant"]
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_lightning_stage_names_a_model_and_knows_where_each_value_came_from(name):
+    for stage in resolve(name).stages:
+        if stage.verb in LIGHTNING_VERBS:
+            assert stage.settings.get("model", "class_path")
+        assert all(leaf.origin not in ("", "?") for _, leaf in stage.settings)
