@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from . import __version__
 from .registry import UserError, nearest, read_index
@@ -150,10 +151,16 @@ def _parser() -> _Parser:
     return parser
 
 
-def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, object]]]]]:
-    experiment = (("experiment",), {"help": "name (see `fulgurite list experiments`) or path of a YAML file"})
-    output = (("--output",), {"default": "runs", "metavar": "FOLDER", "help": "where run folders lie (default: runs)"})
-    config = (
+def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, Any]]]]]:
+    experiment: tuple[tuple[str, ...], dict[str, Any]] = (
+        ("experiment",),
+        {"help": "name (see `fulgurite list experiments`) or path of a YAML file"},
+    )
+    output: tuple[tuple[str, ...], dict[str, Any]] = (
+        ("--output",),
+        {"default": "runs", "metavar": "FOLDER", "help": "where run folders lie (default: runs)"},
+    )
+    config: tuple[tuple[str, ...], dict[str, Any]] = (
         ("-c", "--config"),
         {"action": "append", "default": [], "metavar": "FILE", "help": "lay a YAML or JSON file over the experiment"},
     )

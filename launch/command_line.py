@@ -51,6 +51,9 @@ def call_command(name: str, values: dict[str, Any]) -> Any:
 
 
 def _injected(function: Callable[..., Any]) -> dict[str, Any]:
+    wanted = [n for n in INJECTED if n in inspect.signature(function).parameters]
+    if not wanted:
+        return {}
     from . import python_api
 
-    return {n: getattr(python_api, n) for n in INJECTED if n in inspect.signature(function).parameters}
+    return {n: getattr(python_api, n) for n in wanted}

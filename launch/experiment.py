@@ -146,7 +146,7 @@ def parse_flags(arguments: Sequence[str]) -> list[tuple[Path_, Leaf]]:
         parsed = parse_value(value)
         path = tuple(key.split("."))
         if isinstance(parsed, dict) and parsed:
-            layer += [((*path, *p), leaf) for p, leaf in _flatten(parsed, lambda _, flag=f"--{key}": flag)]
+            layer += [((*path, *p), leaf) for p, leaf in _flatten(parsed, _always(f"--{key}"))]
         else:
             layer.append((path, Leaf(parsed, f"--{key}")))
     return layer
@@ -290,6 +290,10 @@ def _flatten(
         else:
             layer.append((path, Leaf(value, origin(written))))
     return layer
+
+
+def _always(origin: str) -> Callable[[tuple[str, ...]], str]:
+    return lambda _: origin
 
 
 def _unknown_key(origin: str, key: str, choices: list[str]) -> str:

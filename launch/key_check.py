@@ -15,7 +15,7 @@ TRAINER = "lightning.pytorch.Trainer"
 ALLOWED_PACKAGES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", "peft", "diffusers")
 ALLOW_VARIABLE = "FULGURITE_ALLOW_IMPORTS"
 INJECTED = ("build", "run")
-_SIMPLE = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
+_SIMPLE: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
 _KINDS = {"model": "models", "data": "datamodules"}
 _BASES = {"models": "LightningModule", "datamodules": "LightningDataModule"}
 _WORDS = {"int": "int", "float": "number", "bool": "true or false", "str": "text", "None": "null", "Optional": "null"}
@@ -237,7 +237,7 @@ def _say(annotation: str) -> str:
 
 
 def _check_required(
-    settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, dotted: str
+    settings: Settings, path: tuple[str, ...], known: dict[str, Parameter], owner: str, command: str
 ) -> None:
     given = settings.under(*path).keys() if path else settings.keys()
     for name, parameter in known.items():

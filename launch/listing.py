@@ -117,8 +117,8 @@ def _print_parameters(dotted: str) -> None:
 def print_cache() -> None:
     """Print the cache's entries and its place."""
     found = list(cache.entries())
-    total = sum(e.size_bytes for e in found)
-    print_table([(e.name, f"{e.size_bytes / 1e6:.1f} MB", "" if e.complete else "incomplete") for e in found])
+    total = sum(e.num_bytes for e in found)
+    print_table([(e.name, f"{e.num_bytes / 1e6:.1f} MB", "" if e.complete else "incomplete") for e in found])
     console.print(f"{total / 1e6:.1f} MB in {cache.cache_dir()}   (FULGURITE_CACHE moves it)")
 
 

@@ -115,12 +115,9 @@ def shorten(message: str, settings: Settings | None) -> str:
     named = settings is not None and (*path, "class_path") in settings.leaves and "correspond to a subclass" in message
     origin = settings.origin(*path, *(["class_path"] if named else [])) if settings and path else "?"
     where = f"{origin}: '{short}'" if origin != "?" else f"--{short}" if short else "the configuration"
-    owner = settings.get(*_owner(path, settings), "class_path") if settings else None
-    command = (
-        shows(TRAINER if path[:1] == ("trainer",) and len(path) == 2 else owner)
-        if owner or path[:1] == ("trainer",)
-        else ""
-    )
+    of_trainer = path[:1] == ("trainer",) and len(path) == 2
+    owner = TRAINER if of_trainer else settings.get(*_owner(path, settings), "class_path") if settings else None
+    command = shows(str(owner)) if owner else ""
     return "\n".join(
         filter(None, [*(f"{where} {text}" if n == 0 else text for n, text in enumerate(_cause(message))), command])
     )

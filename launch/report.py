@@ -55,6 +55,8 @@ def _head(record: dict[str, Any]) -> str:
 def _stage(run_dir: Path, stage: dict[str, Any]) -> list[str]:
     name, folder = stage["name"], run_dir / stage["name"]
     again = f", begun {stage['attempts']} times" if stage["attempts"] > 1 else ""
+    if stage.get("reused_from"):
+        again += f", taken over from run {stage['reused_from']}"
     parts = [f"## {name}: {stage['state']}, {duration(stage['seconds'])}{again}"]
     found = stage_results(folder)
     parts += found.get("statements", [])

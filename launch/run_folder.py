@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from ..datamodules.files import write_json
 from ..registry import ROOT, UserError
 from .experiment import Experiment, Stage
+from .reuse import take_over
 
 SCHEMA_VERSION = 1
 DEFAULT_ROOT = Path("runs")
@@ -87,13 +88,15 @@ def all_runs(root: Path) -> Iterator[RunFolder]:
 
 
 def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
-    """The folder to work in: the newest run of the same digest whose inputs are unchanged, else a new one.
+    """The folder to work in: the newest run of the same digest whose inputs are unchanged, else a new one, which takes
+    over the leading stages that an earlier run has finished in the same way (reuse.take_over).
 
     Raises:
         UserError: if the folder can't be made.
     """
     home = root / experiment.name
-    same = [r for r in all_runs(home) if r.path.parent == home and r.state["digest"] == experiment.digest()]
+    earlier = [r for r in all_runs(home) if r.path.parent == home]
+    same = [r for r in earlier if r.state["digest"] == experiment.digest()]
     unchanged = [r for r in same if all(_unchanged(r, s) for s in experiment.stages)]
     unfinished = [r for r in unchanged if not r.finished]
     if not new and unchanged:
@@ -115,6 +118,8 @@ def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
         "code": code_digest(),
         "stages": {s.name: {"state": "pending", "attempts": 0, "seconds": 0.0} for s in experiment.stages},
     }
+    if not new:
+        take_over(experiment, run, earlier, {s.name: inputs_digest(s) for s in experiment.stages})
     run.save()
     return run
 

@@ -91,7 +91,7 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
         if root is None:
             return {}
         if not isinstance(root, yaml.MappingNode):
-            kind = {"sequence": "a list", "scalar": "a single value"}[root.id]
+            kind = "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
             raise UserError(
                 f"{name}:1: an experiment is a mapping of keys to values, this is {kind}\n"
                 "fulgurite explain hello   shows one"

@@ -9,7 +9,8 @@ What happens to a stage, by the state found in run.json (the run's lock is held,
     done      ended well                  -> skip it
 
 A run folder belongs to one digest of resolved settings, so `done` is never stale; with other settings, or when an input
-file has changed, another folder is taken (run_folder.choose). A list, not a workflow engine.
+file has changed, another folder is taken (run_folder.choose), which takes over the leading stages that an earlier run
+has finished in the same way. A list, not a workflow engine.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
         try:
             for stage in experiment.stages:
                 if run.stage(stage.name)["state"] == "done":
-                    console.print(f"[dim]{stage.name}: done before, skipped[/dim]")
+                    source = run.stage(stage.name).get("reused_from")
+                    console.print(f"[dim]{stage.name}: done before{f' in {source}' if source else ''}, skipped[/dim]")
                 elif stop_at and time.time() >= stop_at:
                     console.print(f"out of time before stage {stage.name}; run the same command again to go on")
                     break
@@ -88,7 +90,8 @@ def _run_stage(
     entry, begun = run.stage(stage.name), time.monotonic()
     again = entry["state"] in ("running", "stopped", "failed")
     console.rule(f"[bold]{stage.name}[/bold]{' (goes on)' if again else ''}", align="left")
-    entry.update(state="running", attempts=entry["attempts"] + 1, started=now(), inputs=inputs_digest(stage))
+    entry.update(state="running", attempts=entry["attempts"] + 1, started=now())
+    entry.update(digest=stage.digest(), inputs=inputs_digest(stage))
     entry.pop("error", None)
     run.save()
     folder, seconds = run.path / stage.name, entry["seconds"]

@@ -178,7 +178,8 @@ def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
     """An experiment's name and the settings that follow it; and what only LightningCLI understands (`--print_config`,
     `--ckpt_path`, `-c`, `--model.help`, `--trainer.callbacks+`).
     """
-    ours, stock, rest = [arguments[0]], [], list(arguments[1:])
+    ours, rest = [arguments[0]], list(arguments[1:])
+    stock: list[str] = []
     while rest:
         key, equals, _ = rest[0].partition("=")
         setting = key.startswith("--") and ("." in key or key in ("--model", "--data", "--seed_everything"))

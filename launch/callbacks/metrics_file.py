@@ -38,7 +38,7 @@ class MetricsFile(Checkpoint):
         """Write the step's metrics, every `log_every_n_steps`."""
         if trainer.fit_loop._should_accumulate():
             return
-        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+        if trainer.global_step % self._every(trainer) == 0 or trainer.is_last_batch:
             current = _current(trainer)
             self._per_step |= set(current)
             self._append(trainer, current)
@@ -56,6 +56,10 @@ class MetricsFile(Checkpoint):
         """Write the test's metrics, in place of an earlier test's."""
         self._rewrite(trainer, [])
         self._append(trainer, _current(trainer))
+
+    @staticmethod
+    def _every(trainer: Trainer) -> int:
+        return int(vars(trainer)["log_every_n_steps"])  # set by a part of the trainer that type checkers don't see
 
     def _rewrite(self, trainer: Trainer, rows: list[tuple[int, int, str, float]]) -> None:
         if trainer.is_global_zero:

@@ -13,7 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 def random_state() -> dict[str, Any]:
     """State of Python's, numpy's and torch's generators as tensors and plain numbers (loadable with weights_only)."""
     version, internal, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = numpy.random.get_state()  # type: ignore[misc]
+    words: Any = numpy.random.get_state()
+    _, keys, position, has_gauss, cached = words
     return {
         "python": [version, list(internal), gauss],
         "numpy": [torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],

@@ -71,7 +71,8 @@ class ResumePoint(Checkpoint):
         if loop._should_accumulate():
             return
         self._due = step != self._saved_step and (step % self.every_n_steps == 0 or stopping)
-        belongs = trainer.is_last_batch or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        fetcher = trainer.fit_loop._data_fetcher
+        belongs = trainer.is_last_batch or (fetcher is not None and loop._should_check_val_fx(fetcher))
         if self._due and not belongs:
             self._save(trainer)
 
