@@ -19,6 +19,7 @@ start here:    fulgurite run hello            a small model learns digits, in se
 any setting:   fulgurite run hello --trainer.max_epochs 2 --model.width 32
 where from:    fulgurite explain hello trainer.max_epochs
 """
+_Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -151,7 +152,7 @@ def _parser() -> _Parser:
     return parser
 
 
-def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, Any]]]]]:
+def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
     experiment: tuple[tuple[str, ...], dict[str, Any]] = (
         ("experiment",),
         {"help": "name (see `fulgurite list experiments`) or path of a YAML file"},
@@ -160,7 +161,7 @@ def _verbs() -> dict[str, tuple[str, list[tuple[tuple[str, ...], dict[str, Any]]
         ("--output",),
         {"default": "runs", "metavar": "FOLDER", "help": "where run folders lie (default: runs)"},
     )
-    config: tuple[tuple[str, ...], dict[str, Any]] = (
+    config: _Argument = (
         ("-c", "--config"),
         {"action": "append", "default": [], "metavar": "FILE", "help": "lay a YAML or JSON file over the experiment"},
     )

@@ -32,8 +32,9 @@ def overhead(pairs: int = 5, steps: int = 1000, width: int = 16, json: Path | No
 
     Both sides train the model and data of `hello` (batches of 64, a validation every 100 steps), log the loss every 10
     steps to a CSV, save a whole checkpoint every 50 steps, and show no bar. The clock runs around `trainer.fit` alone:
-    building either side is left out. One pair warms up and is not counted. The second ratio is of processor time, which
-    the work of other programs on the machine disturbs less.
+    building either side is left out. One pair warms up and is not counted. Torch computes with one thread on both
+    sides: two threads gain nothing at this size, and wait for each other where the machine is busy. The second ratio
+    is of processor time, which the work of other programs on the machine disturbs less.
 
     Args:
         pairs: counted pairs; which side goes first changes from pair to pair.
@@ -46,6 +47,10 @@ def overhead(pairs: int = 5, steps: int = 1000, width: int = 16, json: Path | No
     """
     if steps < STEPS_PER_EPOCH or steps % STEPS_PER_EPOCH or pairs < 1:
         raise UserError(f"--steps {steps} --pairs {pairs}: steps is a multiple of {STEPS_PER_EPOCH}, pairs at least 1")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     measure = {"bare": _bare, "fulgurite": _ours}
     wall_s: dict[str, list[float]] = {side: [] for side in measure}
     cpu_s: dict[str, list[float]] = {side: [] for side in measure}
@@ -56,6 +61,7 @@ def overhead(pairs: int = 5, steps: int = 1000, width: int = 16, json: Path | No
             if pair:
                 wall_s[side].append(wall)
                 cpu_s[side].append(cpu)
+    torch.set_num_threads(threads)
     speeds = {side: [steps / s for s in wall_s[side]] for side in measure}
     ratios = [bare / ours for bare, ours in zip(wall_s["bare"], wall_s["fulgurite"], strict=True)]
     cpu_ratios = [bare / ours for bare, ours in zip(cpu_s["bare"], cpu_s["fulgurite"], strict=True)]

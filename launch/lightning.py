@@ -69,14 +69,15 @@ class SaveWhole(SaveConfigCallback):
 class FulguriteCLI(LightningCLI):
     """Stock LightningCLI apart from its errors, its checkpoint rule and the trainer's parts that every run gets."""
 
-    def __init__(self, *, logger: Logger | bool, **arguments: Any) -> None:
-        self._logger = logger
+    def __init__(self, *, logger: Logger | bool, folder: Path, **arguments: Any) -> None:
+        self._logger, self._folder = logger, folder
         super().__init__(**arguments)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add our logger and resume point, unless the configuration names its own, and whole-or-absent checkpoints."""
         own = config.get("logger")
         config["logger"] = self._logger if own in (None, True) else own
+        config["default_root_dir"] = config.get("default_root_dir") or str(self._folder)
         plugins = config.get("plugins") or []
         config["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         named = config.get("callbacks") or []
@@ -177,7 +178,6 @@ def _cli_arguments(
     args: list[str], run: bool, folder: Path, callbacks: list[Callback], logger: Logger | bool
 ) -> dict[str, Any]:
     defaults: dict[str, Any] = {
-        "default_root_dir": str(folder),
         "callbacks": callbacks,
         "enable_progress_bar": sys.stderr.isatty(),
         "num_sanity_val_steps": 0,
@@ -198,6 +198,7 @@ def _cli_arguments(
         "args": args,
         "run": run,
         "logger": logger,
+        "folder": folder,
     }
 
 

@@ -97,7 +97,7 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
                 "fulgurite explain hello   shows one"
             )
         leaves: dict[Path_, Leaf] = {}
-        _walk(root, (), name, leaves)
+        _walk(root, (), name, leaves, set())
         return leaves
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -112,22 +112,25 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
         raise UserError(f"{name}: nested too deeply to be an experiment") from None
 
 
-def _walk(node: yaml.MappingNode, path: Path_, name: str, leaves: dict[Path_, Leaf]) -> None:
+def _walk(node: yaml.MappingNode, path: Path_, name: str, leaves: dict[Path_, Leaf], taken: set[Path_]) -> None:
+    """Fill `leaves`; `taken` holds every path above a leaf."""
     if len(path) > MAX_DEPTH or len(leaves) > MAX_LEAVES:
         raise RecursionError
     for key_node, value_node in _pairs(node):
         line = f"{name}:{key_node.start_mark.line + 1}"
         if not isinstance(key_node, yaml.ScalarNode):
             raise UserError(f"{line}: a key is a word, not a list or a mapping")
-        key = (*path, *str(key_node.value).split("."))
-        if any(old[: len(key)] == key or key[: len(old)] == old for old in leaves):
+        text = str(key_node.value)
+        key = (*path, *(text.split(".") if _DOTTED.fullmatch(text) else [text]))
+        if key in taken or any(key[:size] in leaves for size in range(1, len(key) + 1)):
             raise UserError(f"{line}: '{'.'.join(key)}' is set twice in this file\nKeep one of the two.")
         if isinstance(value_node, yaml.MappingNode) and value_node.value:
-            _walk(value_node, key, name, leaves)
+            _walk(value_node, key, name, leaves, taken)
         else:
             inner: dict[tuple[int | str, ...], str] = {}
             _note_lines(value_node, (), name, inner, set())
             leaves[key] = Leaf(_construct(value_node, line), line, inner=inner)
+            taken |= {key[:size] for size in range(1, len(key))}
 
 
 def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:

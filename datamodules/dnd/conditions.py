@@ -27,12 +27,15 @@ class PromptEncoder:
         name: model name (`resolve_model`), such as `minilm-l6`.
         length: L; a multiple of 512 if above 512.
         batch_size: prompts encoded at once.
+        device: where to encode; None takes a GPU if there is one.
 
     Raises:
         ValueError: for a length that fits no window.
     """
 
-    def __init__(self, name: str = "minilm-l6", length: int = 64, batch_size: int = 64) -> None:
+    def __init__(
+        self, name: str = "minilm-l6", length: int = 64, batch_size: int = 64, device: torch.device | None = None
+    ) -> None:
         from transformers import AutoModel, AutoTokenizer
 
         if length > WINDOW and length % WINDOW:
@@ -42,6 +45,8 @@ class PromptEncoder:
         with no_progress_bars():
             self.tokenizer: Any = AutoTokenizer.from_pretrained(place)
             self.model: nn.Module = AutoModel.from_pretrained(place).eval().requires_grad_(False)
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model.to(self.device)
 
     @property
     def width(self) -> int:
@@ -60,16 +65,10 @@ class PromptEncoder:
         draws = []
         for draw in range(max(1, dropout_draws)):
             self.model.train(dropout_draws > 0)
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng():
                 torch.manual_seed(seed * 7919 + draw)
-                draws.append(
-                    torch.cat(
-                        [
-                            self._states(prompts[i : i + self.batch_size])
-                            for i in range(0, len(prompts), self.batch_size)
-                        ]
-                    )
-                )
+                batches = (prompts[i : i + self.batch_size] for i in range(0, len(prompts), self.batch_size))
+                draws.append(torch.cat([self._states(batch) for batch in batches]))
         self.model.eval()
         return torch.stack(draws)
 
@@ -81,15 +80,15 @@ class PromptEncoder:
             batch = self._tokens(prompts[start : start + self.batch_size], min(self.length, WINDOW), "longest")
             states_PLC = self.model(**batch).last_hidden_state
             mask_PL1 = batch["attention_mask"].unsqueeze(-1)
-            parts.append(nn.functional.normalize((states_PLC * mask_PL1).sum(1) / mask_PL1.sum(1), dim=-1))
+            parts.append(nn.functional.normalize((states_PLC * mask_PL1).sum(1) / mask_PL1.sum(1), dim=-1).cpu())
         return torch.cat(parts)
 
     def _tokens(self, prompts: Sequence[str], length: int, padding: str) -> Any:
-        return self.tokenizer(list(prompts), padding=padding, truncation=True, max_length=length, return_tensors="pt")
+        options: dict[str, Any] = {"padding": padding, "truncation": True, "max_length": length, "return_tensors": "pt"}
+        return self.tokenizer(list(prompts), **options).to(self.device)
 
     def _states(self, prompts: Sequence[str]) -> Tensor:
         batch = self._tokens(prompts, self.length, "max_length")
         starts = range(0, self.length, WINDOW)
-        return torch.cat(
-            [self.model(**{k: v[:, s : s + WINDOW] for k, v in batch.items()}).last_hidden_state for s in starts], 1
-        )
+        windows = ({k: v[:, s : s + WINDOW] for k, v in batch.items()} for s in starts)
+        return torch.cat([self.model(**window).last_hidden_state for window in windows], 1).cpu()

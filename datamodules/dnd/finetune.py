@@ -58,10 +58,15 @@ class TaskSequenceDataModule(LightningDataModule):
             load_task(spec, limit=1)
 
     def setup(self, stage: str) -> None:
-        """Load tasks and tokenizer."""
+        """Load tasks and tokenizer.
+
+        Raises:
+            UserError: for an unknown task, or a chat format that is not the base model's.
+        """
         from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(resolve_model(self.hparams["base_model"]))
+        self.text.end_id(self.tokenizer)
         self.tasks = [
             load_task(t, limit=self.hparams["limit"], seed=self.hparams["seed"]) for t in self.hparams["tasks"]
         ]

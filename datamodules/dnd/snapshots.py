@@ -42,8 +42,16 @@ class SnapshotStore:
             base_model: as `resolve_model` takes it.
             adapter_config: PEFT's adapter_config.json as a dict.
             text: the chat format that the adapters were trained with.
-            tasks: task name -> {"spec", "steps": the steps that will be saved, "limit"}.
+            tasks: task name -> {"spec", "steps": the steps that will be saved, "limit", "seed"}.
+
+        Raises:
+            UserError: if two tasks' names make the same folder name.
         """
+        folders = {self._file(task, 0).parent for task in tasks}
+        if len(folders) < len(tasks):
+            raise UserError(
+                f"two of the tasks would share a folder below {self.folder}: {', '.join(tasks)}\nRename one."
+            )
         self._manifest = {
             "schema_version": SCHEMA_VERSION,
             "base_model": base_model,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...registry import UserError
 from .examples import Example
 
 if TYPE_CHECKING:
@@ -44,8 +45,18 @@ class TextFormat:
         return _ids(tokenizer, response + (self.end or str(tokenizer.eos_token)))
 
     def end_id(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Id of the token that ends an answer."""
-        return _ids(tokenizer, self.end or str(tokenizer.eos_token))[-1]
+        """Id of the token that ends an answer.
+
+        Raises:
+            UserError: if the tokenizer makes more than one token of it: the format is another model's.
+        """
+        ids = _ids(tokenizer, self.end or str(tokenizer.eos_token))
+        if len(ids) != 1:
+            raise UserError(
+                f"data.end: {self.end!r} is {len(ids)} tokens for this base model: its chat format is another one\n"
+                "Set data.template and data.end to '' for the tokenizer's own, or to the model's."
+            )
+        return ids[0]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

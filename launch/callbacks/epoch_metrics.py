@@ -18,9 +18,11 @@ class EpochMetrics(Callback):
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] = {}
+        self._last: dict[str, Tensor] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the gathered state to a checkpoint taken within an epoch."""
+        """Add the last values, and the gathered state if the checkpoint is taken within an epoch."""
+        checkpoint["last_metrics"] = {k: v.detach().cpu() for k, v in trainer.callback_metrics.items()}
         if trainer.is_last_batch:
             return
         logged = {
@@ -32,9 +34,14 @@ class EpochMetrics(Callback):
         checkpoint["epoch_metrics"] = of_each_process(trainer, {"logged": logged, "states": states})
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the state for the first batch."""
+        """Keep the state for when training starts."""
+        self._last = checkpoint.get("last_metrics", {})
         saved = checkpoint.get("epoch_metrics", [])
         self._restored = dict(saved[trainer.global_rank]) if trainer.global_rank < len(saved) else {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the last values back."""
+        trainer.callback_metrics.update(self._last)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Give the module's torchmetrics their state back."""

@@ -19,7 +19,8 @@ class ResumePoint(Checkpoint):
 
     A checkpoint taken between a batch and the validation (or epoch end) that belongs to it would make the resumed run
     skip that validation. So the save waits: until the epoch's end for the epoch's last batch, until the validation's
-    end for a batch followed by one, and happens at once otherwise; never while gradients are being accumulated.
+    end for a batch followed by one, and happens at once otherwise; never while gradients are being accumulated. Where
+    a ReduceLROnPlateau acts after those, it waits for the next batch that neither follows.
 
     Every run has one. To save more or less often, name it in the experiment:
 
@@ -46,7 +47,7 @@ class ResumePoint(Checkpoint):
         self.folder: Path | None = None
         self.stop_at: float | None = None
         self._saved_step = -1
-        self._due = self._out_of_time = False
+        self._due = self._late = self._out_of_time = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the trainer's own folder, outside a run."""
@@ -67,10 +68,12 @@ class ResumePoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Decide whether this step is due, and save if nothing that belongs to it is still to come."""
         step, loop = trainer.global_step, trainer.fit_loop.epoch_loop
+        # within a resumed epoch Lightning would leave out what its end does to a ReduceLROnPlateau
+        trainer.fit_loop._restarting = False
         stopping = self._stopping(trainer)
         if loop._should_accumulate():
             return
-        self._due = step != self._saved_step and (step % self.every_n_steps == 0 or stopping)
+        self._due = step != self._saved_step and (self._late or step % self.every_n_steps == 0 or stopping)
         fetcher = trainer.fit_loop._data_fetcher
         belongs = trainer.is_last_batch or (fetcher is not None and loop._should_check_val_fx(fetcher))
         if self._due and not belongs:
@@ -79,12 +82,12 @@ class ResumePoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after the validation of a due step, unless it closes an epoch."""
         if self._due and not trainer.sanity_checking and not trainer.is_last_batch:
-            self._save(trainer)
+            self._save_after(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save after the epoch's last batch, if it was due."""
         if self._due:
-            self._save(trainer)
+            self._save_after(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the finished state."""
@@ -99,6 +102,11 @@ class ResumePoint(Checkpoint):
             self._out_of_time = True
         return self._out_of_time or (trainer.received_sigterm and trainer.world_size == 1)
 
+    def _save_after(self, trainer: Trainer) -> None:
+        self._late = any(c.reduce_on_plateau for c in trainer.lr_scheduler_configs)
+        if not self._late:
+            self._save(trainer)
+
     def _save(self, trainer: Trainer) -> None:
         self._write(trainer)
         if self._out_of_time:
@@ -106,6 +114,6 @@ class ResumePoint(Checkpoint):
 
     def _write(self, trainer: Trainer) -> None:
         assert self.folder is not None
-        self._due = False
+        self._due = self._late = False
         self._saved_step = trainer.global_step
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)

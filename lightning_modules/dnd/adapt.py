@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from ...datamodules.sources.models import resolve_model
 from ...registry import COMMANDS, UserError
+
+if TYPE_CHECKING:
+    from .generator import TrainedGenerator
 
 COVERAGE_SAMPLE = 512
 
@@ -43,13 +48,14 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
         )
     clock.lap("load")
     condition_NLC = encoder.encode(trained.choose(texts, seed))[0]
-    embedding_PC = encoder.embed(texts if len(texts) <= COVERAGE_SAMPLE else texts[:: len(texts) // COVERAGE_SAMPLE])
     clock.lap("encode")
     tokens_THW = trained.generate(condition_NLC)
     clock.lap("decode")
     state = trained.adapter(tokens_THW)
     clock.lap("detokenise")
-    nearest, cosine, floor = trained.coverage(embedding_PC)
+    sample = texts if len(texts) <= COVERAGE_SAMPLE else texts[:: -(-len(texts) // COVERAGE_SAMPLE)]
+    nearest, cosine, floor = trained.coverage(encoder.embed(sample))
+    clock.lap("coverage")
     card = model_card(trained, len(texts), nearest, cosine, floor)
     write_adapter(out, state, trained.meta["adapter_config"], card)
     clock.lap("write")
@@ -79,12 +85,13 @@ class Stopwatch:
 
 
 def newest_generator(root: Path) -> Path:
-    """The generator of the newest finished run below `root`.
+    """The generator that a run below `root` finished last; runs of dnd/smoke, which are tests, don't count.
 
     Raises:
         UserError: if there is none.
     """
-    found = sorted(root.glob("dnd/*/*/generator/generator/generator.json"), key=lambda f: f.stat().st_mtime)
+    candidates = root.glob("dnd/*/*/generator/generator/generator.json")
+    found = sorted((f for f in candidates if f.parts[-5] != "smoke"), key=lambda f: f.stat().st_mtime)
     if not found:
         raise UserError(
             f"no trained generator below {root}\n"
@@ -108,11 +115,8 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"{out}: can't be written: {error.strerror}\nChoose another folder with --out.") from None
 
 
-def model_card(trained: object, num_prompts: int, nearest: str, cosine: float, floor: float) -> str:
+def model_card(trained: TrainedGenerator, num_prompts: int, nearest: str, cosine: float, floor: float) -> str:
     """README.md of the adapter: how it was made, and how far to trust it."""
-    from .generator import TrainedGenerator
-
-    assert isinstance(trained, TrainedGenerator)
     inside = "inside" if cosine >= floor else "OUTSIDE: do not expect it to help"
     return f"""---
 base_model: {trained.meta["base_model"]}
@@ -131,4 +135,8 @@ pass: no training on this task, no labels. Base model `{trained.meta["base_model
 
     from peft import PeftModel
     model = PeftModel.from_pretrained(base_model, "this folder")
+
+The base model lies at `{resolve_model(trained.meta["base_model"])}` on the machine that made this;
+`fulgurite fetch` brings the named ones. A name that is no Hugging Face id, such as smollm2-135m-instruct, has
+to be loaded from that folder.
 """

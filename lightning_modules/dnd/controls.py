@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...datamodules.dnd.conditions import PromptEncoder
-from ...datamodules.dnd.examples import Task
+from ...datamodules.dnd.examples import Example, Task
 from ...datamodules.dnd.snapshots import SnapshotStore
 from .generator import TrainedGenerator
 
 State = Mapping[str, Tensor]
+GENERATOR, MISMATCHED = "generator", "generator, mismatched prompts"
+OTHER_TASKS, OWN = "LoRA of another task", "own LoRA (trained on its labels)"
+COVERAGE_PROMPTS = 256
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,17 @@ class Condition:
         group: the control's name; rows of one group are draws of the same thing and are averaged.
         name: the row's own name, also a file name.
         adapter: makes the adapter, or None for the base model.
-        prefix: solved examples before the prompt.
+        shots: solved examples before the prompt.
         hint: a sentence on the format after it.
+        uses_labels: whether it needs answers of the held-out task, which the generator does without.
     """
 
     group: str
     name: str
     adapter: Callable[[], State] | None = None
-    prefix: str = ""
+    shots: tuple[Example, ...] = ()
     hint: str = ""
+    uses_labels: bool = False
 
 
 def conditions(
@@ -61,29 +65,22 @@ def conditions(
     unlabelled = [e.prompt for e in held_out.train]
     yield Condition("base", "base")
     yield Condition("base, format hint", "base_hint", hint=f" {hint}")
-    solved = "".join(f"{e.prompt}\n{e.response}\n\n" for e in held_out.train[:shots])
-    yield Condition(f"base, {shots} solved examples", "in_context", prefix=solved)
+    yield Condition(f"base, {shots} solved examples", "in_context", shots=held_out.train[:shots], uses_labels=True)
     for name in training:
-        yield Condition("LoRA of another task", f"lora_{name}", partial(store.load, name))
+        yield Condition(OTHER_TASKS, f"lora_{name}", partial(store.load, name))
     yield Condition("soup of all LoRAs", "soup", partial(store.soup, list(training)))
-    near = nearest_task(generator, encoder, unlabelled)
+    near, _, _ = generator.coverage(encoder.embed(unlabelled[:COVERAGE_PROMPTS]))
     yield Condition("LoRA of the nearest prompts", f"lora_{near}", partial(store.load, near))  # scored once, above
     for name, task in training.items():
         foreign = partial(generated, generator, encoder, [e.prompt for e in task.train], seed)
-        yield Condition("generator, mismatched prompts", f"mismatched_{name}", foreign)
+        yield Condition(MISMATCHED, f"mismatched_{name}", foreign)
     for draw in range(draws):
         matched = partial(generated, generator, encoder, unlabelled, seed + draw)
-        yield Condition("generator", f"generator_{draw}", matched)
-    yield Condition("own LoRA (trained on its labels)", "own", partial(store.load, own))
+        yield Condition(GENERATOR, f"generator_{draw}", matched)
+    yield Condition(OWN, "own", partial(store.load, own), uses_labels=True)
 
 
 def generated(generator: TrainedGenerator, encoder: PromptEncoder, prompts: list[str], seed: int) -> State:
     """An adapter from N of the prompts."""
     condition_NLC = encoder.encode(generator.choose(prompts, seed))[0]
     return generator.adapter(generator.generate(condition_NLC))
-
-
-def nearest_task(generator: TrainedGenerator, encoder: PromptEncoder, prompts: list[str]) -> str:
-    """The training task whose prompts' centroid is nearest (cosine)."""
-    centroid_C = nn.functional.normalize(encoder.embed(prompts[:256]).mean(0), dim=0)
-    return generator.tasks[int(torch.argmax(generator.centroids_KC @ centroid_C))]

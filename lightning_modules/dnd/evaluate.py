@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import track
@@ -14,13 +14,17 @@ from rich.progress import track
 from ...datamodules.files import write_json
 from ...registry import COMMANDS, UserError
 
-CHOICE_HINT = "Answer with the word alone."
+if TYPE_CHECKING:
+    from .controls import Condition
+    from .generator import TrainedGenerator
+
+HINT = "Answer with the word alone."
 
 
 @COMMANDS.register("dnd evaluate", paper="2506.16406")
 def evaluate(
     generator: Path, store: Path, held_out: str, out: Path, num_test: int = 200, draws: int = 3, shots: int = 4,
-    hint: str = CHOICE_HINT, seed: int = 0,
+    hint: str = HINT, seed: int = 0,
 ) -> None:  # fmt: skip
     """Score base model, controls, generator and own LoRA on a held-out task; go on where an earlier call stopped.
 
@@ -35,15 +39,18 @@ def evaluate(
         hint: sentence on the answer's format for the base model.
         seed: seed of the draws.
     """
+    import torch
+
     from ...datamodules.dnd.snapshots import SnapshotStore
     from ...datamodules.dnd.tasks import load_task
     from .adapted import AdaptedModel
-    from .controls import conditions
+    from .comparison import compare
+    from .controls import COVERAGE_PROMPTS, conditions
     from .figure import draw_scores
     from .generator import TrainedGenerator
-    from .scoring import score
 
-    trained, snapshots = TrainedGenerator.load(generator), SnapshotStore(store)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained, snapshots = TrainedGenerator.load(generator).to(device), SnapshotStore(store)
     snapshots.steps(held_out)
     if held_out in trained.tasks:
         raise UserError(
@@ -52,118 +59,52 @@ def evaluate(
         )
     entries = {n: snapshots.manifest["tasks"][n] for n in [held_out, *trained.tasks]}
     tasks = {n: load_task(e["spec"], limit=e["limit"], seed=e["seed"]) for n, e in entries.items()}
-    target = load_task(entries[held_out]["spec"], limit=num_test, seed=entries[held_out]["seed"])
-    training = {n: tasks[n] for n in trained.tasks}
+    scored = load_task(entries[held_out]["spec"], limit=num_test, seed=entries[held_out]["seed"]).test
     encoder = trained.encoder()
     rows = list(
         conditions(
-            trained, snapshots, encoder, tasks[held_out], training,
+            trained, snapshots, encoder, tasks[held_out], {n: tasks[n] for n in trained.tasks},
             own=held_out, draws=draws, shots=shots, hint=hint, seed=seed,
         )
     )  # fmt: skip
-    adapted = AdaptedModel(trained.meta["base_model"], trained.meta["adapter_config"])
+    adapted = AdaptedModel(trained.meta["base_model"], trained.meta["adapter_config"]).to(device)
+    work = _digest(json.dumps([dataclasses.astuple(e) for e in scored]), trained.meta["base_model"], str(trained.text))
     scores: dict[str, dict[str, Any]] = {}
-    bar = track(rows, "scoring", console=Console(stderr=True), disable=not Console(stderr=True).is_terminal)
-    for row in bar:
-        file = out / "scores" / f"{row.name.replace('/', '-').replace(':', '-')}.json"
-        if not file.is_file():
-            options: dict[str, Any] = {"prefix": row.prefix, "hint": row.hint}
-            if row.adapter is None:
-                with adapted.without_adapter():
-                    found = score(adapted.peft, adapted.tokenizer, trained.text, target.test, **options)
-            else:
-                adapted.load(row.adapter())
-                found = score(adapted.peft, adapted.tokenizer, trained.text, target.test, **options)
-            write_json(file, {"schema_version": 1, **dataclasses.asdict(found)})
-        scores[row.name] = json.loads(file.read_text(encoding="utf-8"))
-    groups: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        groups[row.group].append(row.name)
-    results = summary(held_out, groups, scores, trained, encoder, tasks[held_out], target.test)
-    title = f"held-out task '{held_out}', {len(target.test)} test examples, {trained.meta['base_model']}"
-    draw_scores(results["tables"][0]["rows"], title, len(target.test), out / "scores.png")
-    write_json(out / "results.json", {**results, "figures": ["scores.png"]})
+    screen = Console(stderr=True)
+    for row in track(rows, "scoring", console=screen, disable=not screen.is_terminal):
+        scores[row.name] = _score_once(row, adapted, trained, scored, work, out / "scores")
+    coverage = trained.coverage(encoder.embed([e.prompt for e in tasks[held_out].train][:COVERAGE_PROMPTS]))
+    results = compare(held_out, rows, scores, scored, coverage)
+    title = f"held-out task '{held_out}', {len(scored)} test examples, {trained.meta['base_model']}"
+    draw_scores(results["tables"][0]["rows"], title, len(scored), out / "scores.png")
+    write_json(out / "results.json", {"schema_version": 1, **results, "figures": ["scores.png"]})
 
 
-def summary(
-    held_out: str,
-    groups: dict[str, list[str]],
-    scores: dict[str, dict[str, Any]],
-    trained: Any,
-    encoder: Any,
-    task: Any,
-    examples: Any,
+def _score_once(
+    row: Condition, adapted: Any, trained: TrainedGenerator, scored: Any, work: str, folder: Path
 ) -> dict[str, Any]:
-    """results.json: one row a group (mean over its members, lowest and highest beside it), and the verdict in words."""
-    rows, metrics = [], {}
-    for group, names in groups.items():
-        exact = [scores[n]["exact_match"] for n in names]
-        choice = [scores[n]["choice"] for n in names if scores[n]["choice"] is not None]
-        spread = f"{min(choice or exact):.3f} to {max(choice or exact):.3f}" if len(names) > 1 else ""
-        rows.append([group, len(names), _mean(choice), _mean(exact), spread])
-        key = group.partition(" (")[0].replace(" ", "_").replace(",", "")
-        metrics[f"test/exact_match/{key}"] = _mean(exact)
-        if choice:
-            metrics[f"test/choice/{key}"] = _mean(choice)
-        if group == "LoRA of another task":
-            best = max(names, key=lambda n: scores[n]["choice"] if choice else scores[n]["exact_match"])
-            rows.append(
-                [
-                    f"best of them (chosen on the test: {best.removeprefix('lora_')})",
-                    1,
-                    scores[best]["choice"],
-                    scores[best]["exact_match"],
-                    "",
-                ]
-            )
-    for rule, pick in (("shortest", min), ("longest", max)):
-        if examples[0].choices:
-            guessed = sum(pick(e.choices, key=len) == e.response for e in examples) / len(examples)
-            rows.append([f"blind: always the {rule} choice", 1, guessed, None, ""])
-    count = len(examples)
-    nearest, cosine, floor = trained.coverage(encoder.embed([e.prompt for e in task.train][:256]))
-    inside = "inside" if cosine >= floor else "outside"
-    chance = 1 / len(task.train[0].choices) if task.train[0].choices else None
-    return {
-        "schema_version": 1,
-        "metrics": {k: v for k, v in metrics.items() if v is not None},
-        "statements": [
-            verdict(held_out, rows, count),
-            f"Coverage: the prompts lie nearest to `{nearest}` (cosine {cosine:.2f}); "
-            f"{inside} the training tasks' own range (from {floor:.2f}).",
-        ],
-        "tables": [
-            {
-                "title": f"Held-out task `{held_out}`, {count} test examples",
-                "columns": ["adapter", "rows", "choice accuracy", "exact match", "lowest to highest"],
-                "rows": rows,
-                "note": (f"Chance {chance:.2f} by choice. " if chance else "")
-                + f"One standard error of a single row is at most {0.5 / count**0.5:.3f}. The generator saw prompts of "
-                "the task's train split, without labels; test examples chose nothing, except in the row that says so.",
-            }
-        ],
-    }
+    """A row's score: the one on disk if it was made from the same examples, adapter and settings, else a new one."""
+    from .scoring import score
+
+    state = row.adapter() if row.adapter else {}
+    weights = "".join(f"{k}{_digest(v.contiguous().numpy().tobytes())}" for k, v in sorted(state.items()))
+    digest = _digest(work, weights, row.hint, json.dumps([dataclasses.astuple(e) for e in row.shots]))
+    file = folder / f"{row.name.replace('/', '-').replace(':', '-')}-{digest[:12]}.json"
+    if not file.is_file():
+        options: dict[str, Any] = {"shots": row.shots, "hint": row.hint}
+        if state:
+            adapted.load(state)
+            found = score(adapted.peft, adapted.tokenizer, trained.text, scored, **options)
+        else:
+            with adapted.without_adapter():
+                found = score(adapted.peft, adapted.tokenizer, trained.text, scored, **options)
+        write_json(file, {"schema_version": 1, **dataclasses.asdict(found)})
+    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return kept
 
 
-def verdict(held_out: str, rows: list[list[Any]], count: int) -> str:
-    """One sentence: is the generator ahead of every control that needs no labels, by more than two standard errors?"""
-    use = 2 if rows[0][2] is not None else 3
-    own = {r[0]: r[use] for r in rows}
-    generator = own["generator"]
-    labelled = ("generator", "own LoRA (trained on its labels)")
-    rivals = {
-        k: v for k, v in own.items() if k not in labelled and "solved" not in k and "best of" not in k and v is not None
-    }
-    rival = max(rivals, key=lambda k: rivals[k])
-    margin = generator - rivals[rival]
-    error = (generator * (1 - generator) / count + rivals[rival] * (1 - rivals[rival]) / count) ** 0.5
-    what = "ahead of" if margin > 0 else "behind"
-    if abs(margin) <= 2 * error:
-        what = "level (within two standard errors) with"
-    measure = "choice accuracy" if use == 2 else "exact match"
-    first = f"On `{held_out}` the generator's {measure} is {generator:.3f}: "
-    return first + f"{what} the best control without labels, {rival} ({rivals[rival]:.3f})."
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _digest(*parts: str | bytes) -> str:
+    seen = hashlib.sha256()
+    for part in parts:
+        seen.update(part if isinstance(part, bytes) else part.encode())
+    return seen.hexdigest()

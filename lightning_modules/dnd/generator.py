@@ -3,7 +3,8 @@
 generator.safetensors holds weights and task centroids; generator.json all the rest: cascade, token layout, encoder, the
 adapter's configuration, the base model, the chat format, and what the training prompts' range was.
 
-Axis legend: B batch, N prompts, L text token, C channel, T weight token, H rank + 2, W chunk + 2, K training task.
+Axis legend: N prompts of a condition, P prompt, D draw, L text token, C channel, T weight token, H rank + 2,
+W chunk + 2, K training task.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ from ...registry import UserError
 from .hyperconv import HyperConvGenerator
 
 SCHEMA_VERSION = 1
+COVERAGE_DRAWS = 20
+
+
+def draw_centroids(embedding_PC: Tensor, num_prompts: int) -> Tensor:
+    """Normalised centroids [D, C] of draws of `num_prompts` of the P prompts (all of them, where there are fewer)."""
+    rng = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(len(embedding_PC), generator=rng)[:num_prompts] for _ in range(COVERAGE_DRAWS)]
+    means = torch.stack([embedding_PC[order.to(embedding_PC.device)].mean(0) for order in orders])
+    return nn.functional.normalize(means, dim=-1)
 
 
 @dataclass
@@ -55,20 +65,26 @@ class TrainedGenerator:
         return TextFormat(**self.meta["text"])
 
     def encoder(self) -> PromptEncoder:
-        """The frozen sentence encoder of the conditions."""
-        return PromptEncoder(self.meta["encoder"], self.meta["prompt_length"])
+        """The frozen sentence encoder of the conditions, on the network's device."""
+        return PromptEncoder(self.meta["encoder"], self.meta["prompt_length"], device=self.centroids_KC.device)
+
+    def to(self, device: torch.device) -> TrainedGenerator:
+        """Move network and centroids to a device."""
+        self.network.to(device)
+        self.centroids_KC = self.centroids_KC.to(device)
+        return self
 
     def choose(self, prompts: Sequence[str], seed: int) -> list[str]:
-        """N prompts drawn without replacement; where there are fewer, all of them, repeated in turn."""
-        n = int(self.meta["num_prompts"])
+        """N different prompts drawn at random; where there are fewer, all of them, repeated in turn."""
+        n, prompts = int(self.meta["num_prompts"]), list(dict.fromkeys(prompts))
         order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(seed)).tolist()
         return [prompts[order[i % len(order)]] for i in range(n)]
 
     @torch.no_grad()
     def generate(self, condition_NLC: Tensor) -> Tensor:
-        """Weight tokens [T, H, W] for one condition [N, L, C], in one forward pass in fp32."""
-        out: Tensor = self.network.eval()(condition_NLC.unsqueeze(0).float())[0]
-        return out
+        """Weight tokens [T, H, W], on the CPU, for one condition [N, L, C], in one forward pass in fp32."""
+        out: Tensor = self.network.eval()(condition_NLC.unsqueeze(0).float().to(self.centroids_KC.device))[0]
+        return out.cpu()
 
     def adapter(self, tokens_THW: Tensor) -> dict[str, Tensor]:
         """Tokens as an adapter: PEFT key -> weights."""
@@ -77,14 +93,18 @@ class TrainedGenerator:
     def coverage(self, embedding_PC: Tensor) -> tuple[str, float, float]:
         """How near prompts lie to the training tasks.
 
+        Both sides are centroids of N prompts, averaged over draws: a mean over more prompts lies nearer to everything.
+
         Args:
             embedding_PC: normalised prompt embeddings.
 
         Returns:
-            The nearest training task, the cosine between its centroid and the prompts', and the lowest such cosine that
-            held-out prompts of the training tasks themselves had: below it, the prompts are outside of what was seen.
+            The nearest training task, the mean cosine between its centroid and those of draws of N of the prompts, and
+            the lowest such cosine of a draw of the training tasks' own held-out prompts: below it, the prompts are
+            outside of what was seen.
         """
-        cosine_K = self.centroids_KC @ nn.functional.normalize(embedding_PC.mean(0), dim=0)
+        drawn_DC = draw_centroids(embedding_PC.to(self.centroids_KC.device), int(self.meta["num_prompts"]))
+        cosine_K = (drawn_DC @ self.centroids_KC.T).mean(0)
         best = int(cosine_K.argmax())
         return self.tasks[best], float(cosine_K[best]), float(self.meta["coverage_floor"])
 

@@ -86,8 +86,13 @@ class LoRACollectorModule(LightningModule):
             self.adapted = AdaptedModel(self.base_model, self._config)
 
     def on_fit_start(self) -> None:
-        """Write the store's manifest: it says which snapshots there will be."""
+        """Write the store's manifest: it says which snapshots there will be.
+
+        Raises:
+            UserError: for trainer settings under which steps and tasks would not meet.
+        """
         assert self.adapted is not None
+        self._check_steps()
         p = self.data.hparams
         last = p["steps_per_task"]
         steps = list(range(max(1, last - self.num_snapshots + 1), last + 1))
@@ -98,6 +103,20 @@ class LoRACollectorModule(LightningModule):
         self.store.create(
             base_model=self.base_model, adapter_config=self.adapted.adapter_config(), text=self.data.text, tasks=tasks
         )
+
+    def _check_steps(self) -> None:
+        p, trainer = self.data.hparams, self.trainer
+        wanted, got = len(p["tasks"]) * p["steps_per_task"], trainer.estimated_stepping_batches
+        if trainer.world_size > 1 or trainer.accumulate_grad_batches > 1:
+            raise UserError("collecting LoRAs takes one device and no gradient accumulation: a task is a run of steps")
+        if got != wanted:
+            raise UserError(
+                f"the trainer does {got} steps, the tasks take {wanted}\nLeave trainer.max_steps unset, max_epochs 1."
+            )
+        if not 0 < self.num_snapshots <= p["steps_per_task"]:
+            raise UserError(f"model.num_snapshots is {self.num_snapshots}, of {p['steps_per_task']} steps a task")
+        if p["base_model"] != self.base_model:
+            raise UserError(f"model.base_model is {self.base_model}, data.base_model {p['base_model']}: set both alike")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """At a task's first step: the shared initialisation, and an optimiser that remembers nothing."""

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor
 
 from ...datamodules.dnd.weight_tokens import WeightTokenizer
 
 
-def product_norm_ratio(tokenizer: WeightTokenizer, out_THW: Tensor, target_THW: Tensor) -> Tensor:
-    """Median over modules of ||B A|| generated / ||B A|| of the target (Frobenius).
+def product_norm_ratios(tokenizer: WeightTokenizer, out_THW: Tensor, target_THW: Tensor) -> dict[str, Tensor]:
+    """||B A|| generated / ||B A|| of the target (Frobenius), for each kind of module (`q_proj`, …) over its layers.
 
-    Modules whose target is zero are left out; with none left the ratio is 1 if the output is zero too, else infinite.
+    Modules whose target is zero are left out.
 
     Args:
         tokenizer: the layout of both.
         out_THW: generated tokens.
         target_THW: a snapshot's tokens.
+
+    Returns:
+        Kind of module -> [layers], fp32.
     """
     out, target = _norms(tokenizer.detokenize(out_THW)), _norms(tokenizer.detokenize(target_THW))
-    ratios = [out[k] / target[k] for k in target if target[k] > 0]
-    if not ratios:
-        return torch.tensor(1.0 if max(out.values()) == 0 else float("inf"))
-    return torch.stack(ratios).median()
+    ratios: dict[str, list[Tensor]] = defaultdict(list)
+    for key, norm in target.items():
+        if norm > 0:
+            ratios[key.partition(".lora_A.")[0].rpartition(".")[2]].append(out[key] / norm)
+    return {kind: torch.stack(found) for kind, found in ratios.items()}
 
 
 def _norms(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ def score(
     form: TextFormat,
     examples: Sequence[Example],
     *,
-    prefix: str = "",
+    shots: Sequence[Example] = (),
     hint: str = "",
     batch_size: int = 40,
 ) -> Score:
@@ -45,22 +45,30 @@ def score(
         tokenizer: its tokenizer.
         form: the chat format.
         examples: what to score on; all have choices, or none counts for `choice`.
-        prefix: solved examples put before each prompt (in-context learning).
+        shots: solved examples, put before each prompt as turns of the chat (in-context learning).
         hint: a sentence on the answer's format put after each prompt.
         batch_size: examples at a time.
     """
     model.eval()
     right_choice = right_answer = 0
     with_choices = all(e.choices for e in examples)
+    turns = ((form.prompt_ids(tokenizer, e.prompt), form.answer_ids(tokenizer, e.response)) for e in shots)
+    solved = [token for prompt, answer in turns for token in (*prompt, *answer, *newline_ids(tokenizer))]
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
-        prompts = [form.prompt_ids(tokenizer, f"{prefix}{e.prompt}{hint}") for e in batch]
+        prompts = [solved + form.prompt_ids(tokenizer, f"{e.prompt}{hint}") for e in batch]
         ids_ET, mask_ET, cache = _read(model, tokenizer, prompts)
         if with_choices:
             right_choice += _choices(model, tokenizer, form, ids_ET, mask_ET, copy.deepcopy(cache), batch)
         right_answer += _exact_matches(model, tokenizer, form, ids_ET, mask_ET, cache, batch)
     count = len(examples)
     return Score(right_choice / count if with_choices else None, right_answer / count, count)
+
+
+def newline_ids(tokenizer: Any) -> list[int]:
+    """What stands between two turns of a chat."""
+    ids: list[int] = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def normal(text: str) -> str:

@@ -52,18 +52,11 @@ def test_runs_to_a_report(name, tmp_path, child_environment):
     assert record["status"] == "done"
     assert [s["name"] for s in record["stages"]] == [s.name for s in resolve(name).stages]
     assert record["metrics"]
+    if name == "hello":
+        assert record["metrics"]["test/accuracy"] > 0.9 > 5 * record["metrics"]["test/accuracy_constant"]
     assert (run / "report.md").stat().st_size > 200
     noise = ("weights_only", "treespec", "Seed set to", "tip:", "Traceback", "litlogger")
     assert not [word for word in noise if word in done.stderr], done.stderr
-
-
-@pytest.mark.slow
-def test_hello_learns(tmp_path, child_environment):
-    command = [sys.executable, "-m", "fulgurite", "run", "hello", "--trainer.max_epochs", "2"]
-    subprocess.run(command, cwd=tmp_path, env=child_environment(), check=True, capture_output=True)
-    (record,) = tmp_path.glob("runs/hello/*/record.json")
-    metrics = json.loads(record.read_text())["metrics"]
-    assert metrics["test/accuracy"] > 0.8 > 4 * metrics["test/accuracy_constant"]
 
 
 @pytest.mark.parametrize("name", names())

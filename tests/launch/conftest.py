@@ -149,7 +149,7 @@ def same_run() -> Callable[[Path, Path], None]:
 
 @pytest.fixture(scope="session")
 def hello_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of three short runs of `hello`, made once: two finished (widths 4 and 8), one out of time. Not to be changed."""
+    """Root of three short runs of `hello`, made once: two finished (width 4 and 8), one out of time. Leave them be."""
     from fulgurite.cli import main
 
     root = tmp_path_factory.mktemp("hello_runs")

@@ -47,6 +47,15 @@ class NoisyModule(HelloModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class PlateauModule(NoisyModule):
+    """Its learning rate falls whenever a validation brings nothing new."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=3e-3)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val/accuracy"}}
+
+
 class WorkerDigits(DigitsDataModule):
     """The digits, loaded by worker processes."""
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from fulgurite.datamodules.sources.download import fetch
 from fulgurite.registry import UserError
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from fulgurite.datamodules.sources.models import resolve_model
 from fulgurite.lightning_modules.dnd.adapt import adapt
 from fulgurite.registry import UserError

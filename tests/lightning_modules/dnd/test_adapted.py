@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from fulgurite.datamodules.dnd.examples import Example
 from fulgurite.datamodules.dnd.text import TextFormat, collate
 from fulgurite.datamodules.dnd.weight_tokens import WeightTokenizer
 from fulgurite.lightning_modules.dnd.adapted import AdaptedModel
-from fulgurite.lightning_modules.dnd.product_norm import product_norm_ratio
+from fulgurite.lightning_modules.dnd.product_norm import product_norm_ratios
 from fulgurite.lightning_modules.dnd.scoring import normal, score
 from fulgurite.registry import UserError
 
@@ -70,14 +71,16 @@ def test_choices_equal_scoring_each_text_by_itself(adapted: AdaptedModel) -> Non
             totals.append(sum(logs[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)))
         right += example.choices[totals.index(max(totals))] == example.response
     found = score(adapted.peft, adapted.tokenizer, FORM, EXAMPLES, batch_size=4)
-    assert found.choice == pytest.approx(right / len(EXAMPLES)) and 0 < right
+    assert found.choice == pytest.approx(right / len(EXAMPLES)) and right > 0
 
 
 def test_exact_match_equals_generating_each_by_itself(adapted: AdaptedModel) -> None:
     def answer(prompt: str, length: int) -> str:
         ids = torch.tensor([FORM.prompt_ids(adapted.tokenizer, prompt)])
         options = {"eos_token_id": FORM.end_id(adapted.tokenizer), "pad_token_id": 0, "do_sample": False}
-        out = adapted.peft.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, **options)
+        out = adapted.peft.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, **options
+        )
         return normal(adapted.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
 
     # of the five, the even ones ask for what the model says, at the length that the longest of them allows
@@ -113,5 +116,6 @@ def test_product_norm_ratio_sees_a_wrong_scale(adapted: AdaptedModel) -> None:
     state = {k: v.clone() for k, v in adapted.state().items()}
     tokenizer = WeightTokenizer.from_adapter(state)
     twice = {k: v * (2 if ".lora_B." in k else 1) for k, v in state.items()}
-    ratio = product_norm_ratio(tokenizer, tokenizer.tokenize(twice), tokenizer.tokenize(state))
-    assert ratio.item() == pytest.approx(2, rel=1e-4)
+    ratios = product_norm_ratios(tokenizer, tokenizer.tokenize(twice), tokenizer.tokenize(state))
+    assert set(ratios) == {"q_proj", "v_proj", "down_proj"}
+    assert all(r.tolist() == pytest.approx([2, 2], rel=1e-4) for r in ratios.values())

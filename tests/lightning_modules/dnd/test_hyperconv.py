@@ -7,8 +7,9 @@ import math
 
 import pytest
 import torch
-from fulgurite.lightning_modules.dnd.hyperconv import HyperConvGenerator, HyperConvLayer
 from torch import Tensor
+
+from fulgurite.lightning_modules.dnd.hyperconv import HyperConvGenerator, HyperConvLayer
 
 SMOLLM2 = [
     *((32, 64, 384), (64, 32, 256), (128, 16, 224), (256, 10, 208)),
@@ -180,3 +181,16 @@ def test_one_pair_of_prompts_and_tokens_is_learnt() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.05 * target.square().mean().item()
+
+
+def test_the_last_layer_is_exact_under_autocast() -> None:
+    torch.manual_seed(0)
+    network = HyperConvGenerator([[4, 8, 16], [6, 4, 12], [9, 4, 10]], 3).eval()
+    condition = torch.randn(2, 4, 8, 16)
+    hidden = network.layers[0](condition)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = network.layers[0](condition)
+        out = network(condition)
+    assert rounded.dtype == torch.bfloat16 and out.dtype == torch.float32
+    torch.testing.assert_close(out, network.layers[1](rounded.float()), rtol=1e-6, atol=1e-7)
+    assert not torch.allclose(out, network.layers[1](hidden), rtol=1e-6, atol=1e-7)

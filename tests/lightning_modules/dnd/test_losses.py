@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from fulgurite.lightning_modules.dnd.losses import weighted_token_mse
 from torch import Tensor
+
+from fulgurite.lightning_modules.dnd.losses import weighted_token_mse
 
 
 def tokens(seed: int) -> Tensor:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
 from fulgurite.datamodules.dnd.module import PromptCheckpointDataModule
 from fulgurite.datamodules.dnd.snapshots import SnapshotStore
 from fulgurite.launch.experiment import resolve
@@ -64,7 +68,9 @@ def test_pairs_share_their_task_and_are_drawn_afresh(data: PromptCheckpointDataM
         assert any(torch.equal(tokens_THW, snapshot) for snapshot in own.tokens_STHW)
         pool = own.train_DPLC.flatten(0, 1)
         assert all((pool == prompt).all(-1).all(-1).any() for prompt in condition_NLC)
-        assert len({tuple(p.flatten()[:64].tolist()) for p in condition_NLC}) == len(condition_NLC), "a prompt was drawn twice"
+        assert len({tuple(p.flatten()[:64].tolist()) for p in condition_NLC}) == len(condition_NLC), (
+            "a prompt was drawn twice"
+        )
         seen.add((task, tuple(condition_NLC.flatten()[:64].tolist())))
         again = pairs[draw]
         assert torch.equal(again[0], condition_NLC) and torch.equal(again[1], tokens_THW)
@@ -79,7 +85,10 @@ def test_unknown_held_out_task_is_named(store: SnapshotStore) -> None:
 
 def test_report_says_whether_the_generator_learned(smoke_run: Path) -> None:
     report = (smoke_run / "report.md").read_text()
-    for sentence in ("of the target's mean square", "the best constant's", "nearest to their own task", "Coverage"):
+    for sentence in (
+        "of the target's mean square", "the best constant leaves", "Sizes on held-out prompts", "nearest to their own",
+        "Coverage",
+    ):  # fmt: skip
         assert sentence in report
     for control in (
         "base, format hint",
@@ -95,20 +104,70 @@ def test_report_says_whether_the_generator_learned(smoke_run: Path) -> None:
     assert record["status"] == "done" and "test/choice/generator" in record["metrics"]
 
 
-def test_the_test_stage_goes_on_from_the_scores_it_has(smoke_run: Path, tmp_path: Path) -> None:
+def test_the_test_stage_goes_on_from_the_scores_it_has_and_only_from_those(
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fulgurite.lightning_modules.dnd import scoring
     from fulgurite.lightning_modules.dnd.evaluate import evaluate
 
-    marked = tmp_path / "scores" / "base.json"
-    marked.parent.mkdir()
-    marked.write_text(json.dumps({"schema_version": 1, "choice": 0.123, "exact_match": 0.456, "num_examples": 6}))
-    evaluate(
-        smoke_run / "generator" / "generator", smoke_run / "collect" / "snapshots", "third_person", tmp_path,
-        num_test=6, draws=1, shots=1,
-    )  # fmt: skip
-    rows = json.loads((tmp_path / "results.json").read_text())["tables"][0]["rows"]
-    assert rows[0][:4] == ["base", 1, 0.123, 0.456]
+    counted = []
+    whole = scoring.score
+    monkeypatch.setattr(scoring, "score", lambda *a, **k: counted.append(1) or whole(*a, **k))
+    folders = smoke_run / "generator" / "generator", smoke_run / "collect" / "snapshots"
+    evaluate(*folders, "third_person", tmp_path, num_test=6, draws=1, shots=1)
+    first = (tmp_path / "results.json").read_text()
+    rows, counted[:] = len(counted), []
+    evaluate(*folders, "third_person", tmp_path, num_test=6, draws=1, shots=1)
+    assert not counted and (tmp_path / "results.json").read_text() == first
+    next((tmp_path / "scores").glob("soup-*")).unlink()
+    evaluate(*folders, "third_person", tmp_path, num_test=6, draws=1, shots=1)
+    assert len(counted) == 1
+    counted.clear()
+    evaluate(*folders, "third_person", tmp_path, num_test=7, draws=1, shots=1)  # other examples: nothing old counts
+    assert len(counted) == rows
     with pytest.raises(UserError, match="training task"):
-        evaluate(smoke_run / "generator" / "generator", smoke_run / "collect" / "snapshots", "plural", tmp_path / "x")
+        evaluate(*folders, "plural", tmp_path / "x")
+
+
+def test_a_fit_cut_off_after_its_last_step_still_reports(
+    smoke_run: Path, tmp_path: Path, fulgurite_process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    copied = tmp_path / "runs" / "dnd" / "smoke" / smoke_run.name
+    shutil.copytree(smoke_run, copied)
+    state = json.loads((copied / "run.json").read_text())
+    state["stages"]["generator"]["state"] = "running"
+    (copied / "run.json").write_text(json.dumps(state))
+    before = json.loads((copied / "generator" / "results.json").read_text())
+    (copied / "generator" / "results.json").unlink()
+    done = fulgurite_process("run", "dnd/smoke")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((copied / "generator" / "results.json").read_text()) == before
+
+
+def test_another_seed_makes_other_snapshots(smoke_run: Path) -> None:
+    stages = {s.name: s.settings for s in resolve("dnd/tiny").stages}
+    for stage, path in (("collect", "model.init_args.init_seed"), ("collect", "data.init_args.seed"),
+                        ("generator", "data.init_args.seed")):  # fmt: skip
+        assert stages[stage].get(*path.split(".")) == "${seed_everything}"
+    assert stages["test"].get("seed") == "${seed}"
+
+
+@pytest.mark.parametrize(
+    "flag", ["--trainer.accumulate_grad_batches=2", "--trainer.max_steps=5", "--model.num_snapshots=0"]
+)
+def test_settings_under_which_steps_and_tasks_do_not_meet_are_refused(
+    flag: str, inflections: Path, fulgurite_process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    small = ["--model.base_model=tiny-random-llama", "--data.base_model=tiny-random-llama", "--data.steps_per_task=10"]
+    done = fulgurite_process("fit", "dnd/lora", "--model.store=store", *small, flag)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert any(word in done.stderr for word in ("accumulation", "the tasks take 10", "num_snapshots is 0")), done.stderr
+
+
+def test_published_numbers_keep_their_names() -> None:
+    for name in ("dnd/tiny", "dnd/paper"):
+        published = resolve(name).meta["published"]
+        assert published and all(isinstance(v, int | float) for v in published.values())
 
 
 def test_a_cascade_that_does_not_fit_the_data_is_refused(smoke_run: Path, data: PromptCheckpointDataModule) -> None:
