@@ -1,4 +1,4 @@
-"""What a run will take, said before it starts: minutes, memory and disk, from earlier runs or from the experiment's file."""
+"""What a run will take, said before it starts: minutes, memory, disk; from earlier runs or the experiment's file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def announce(experiment: Experiment, run: RunFolder, console: Console) -> None:
         free = shutil.disk_usage(run.path).free / 1e9
         if free < estimate["disk_gb"]:
             raise UserError(
-                f"{run.path}: {free:.2f} GB free, the run needs {estimate['disk_gb']} GB\nFree some space, or choose another disk with --output FOLDER."
+                f"{run.path}: {free:.2f} GB free, the run needs {estimate['disk_gb']} GB\n"
+                "Free some space, or choose another disk with --output FOLDER."
             )
     if said:
         console.print("[dim]takes " + ", ".join(said) + "[/dim]")

@@ -42,7 +42,8 @@ def _head(record: dict[str, Any]) -> str:
     paper = f" (arXiv {record['paper']})" if record["paper"] else ""
     lines = [f"# {record['title'] or record['experiment']}{paper}", ""]
     lines.append(
-        f"`{record['experiment']}`, seed {record['seed']}: **{record['status']}** in {duration(record['seconds'])} ({record['written']})."
+        f"`{record['experiment']}`, seed {record['seed']}: **{record['status']}** in "
+        f"{duration(record['seconds'])} ({record['written']})."
     )
     if record["command"]:
         lines += ["", f"    {record['command']}"]
@@ -95,7 +96,8 @@ def _surroundings(record: dict[str, Any]) -> str:
         else "no git checkout"
     )
     libraries = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-    return f"## Where it ran\n\n{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB{gpu}; {m['system']}, Python {m['python']}; {commit}; {libraries}."
+    return f"## Where it ran\n\n{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB{gpu}; "
+        f"{m['system']}, Python {m['python']}; {commit}; {libraries}."
 
 
 def _curves(folder: Path) -> str | None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def take_over(experiment: Experiment, run: RunFolder, earlier: Iterable[RunFolder], inputs: dict[str, str]) -> None:
     """Link the longest row of leading stages that an earlier run has finished in just the way this one asks for.
 
-    A stage is taken only together with all before it, and only if settings, seed, input files and the package's code are
-    the same. Files are hard-linked (copied where the file system can't): deleting either run leaves the other whole.
+    A stage is taken only together with all before it, and only if settings, seed, input files and the package's code
+    are the same. Files are hard-linked (copied where the file system can't): deleting either run leaves the other whole.
 
     Args:
         experiment: what is to run.

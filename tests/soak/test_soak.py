@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 EXPERIMENTS = {
     "hello": ("hello", "--trainer.max_epochs", "3", "--data.num_batches", "60", "--trainer.val_check_interval", "25"),
+    "dnd": ("dnd/smoke",),
 }
 MOMENTS = 5
 SEED = int(os.environ.get("SOAK_SEED", random.SystemRandom().randrange(10**6)))

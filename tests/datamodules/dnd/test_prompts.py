@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from fulgurite.datamodules.dnd.prompts import read_prompts
-from fulgurite.registry import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fulgurite.datamodules.dnd.prompts import read_prompts
+from fulgurite.registry import UserError
 
 
 def test_text_one_a_line(tmp_path: Path) -> None:

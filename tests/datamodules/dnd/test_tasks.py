@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fulgurite.datamodules.dnd import tasks
 from fulgurite.datamodules.dnd.examples import Item, build_task, split_of
 from fulgurite.datamodules.dnd.task_makers import bigbench, inflection
 from fulgurite.datamodules.dnd.tasks import Example, Task, list_tasks, load_task
 from fulgurite.datamodules.sources.download import fetch, is_cached
 from fulgurite.registry import UserError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 WORDS = {
     "plural": {"mouse": "mice", "child": "children", "box": "boxes", "story": "stories", "wolf": "wolves"},

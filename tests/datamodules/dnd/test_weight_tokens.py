@@ -7,12 +7,13 @@ import math
 
 import pytest
 import torch
-from fulgurite.datamodules.dnd.lora_layout import llama_lora_shapes
-from fulgurite.datamodules.dnd.weight_tokens import WeightTokenizer, token_weights
-from fulgurite.registry import UserError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+
+from fulgurite.datamodules.dnd.lora_layout import llama_lora_shapes
+from fulgurite.datamodules.dnd.weight_tokens import WeightTokenizer, token_weights
+from fulgurite.registry import UserError
 
 PREFIX = "base_model.model.model.layers."
 MODULES = ("q", "k", "v", "o", "up", "gate", "down")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from fulgurite.datamodules.sources import catalogue
 from fulgurite.datamodules.sources.catalogue import Member, Source
 from fulgurite.datamodules.sources.unpack import sha256_of

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fulgurite.datamodules.sources import cache
 from fulgurite.datamodules.sources.download import fetch
 from fulgurite.registry import UserError

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fulgurite.datamodules.sources import cache, download
 from fulgurite.datamodules.sources.catalogue import SOURCES, Member
 from fulgurite.datamodules.sources.download import fetch, is_cached

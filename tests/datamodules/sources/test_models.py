@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from fulgurite.datamodules.sources.download import fetch, is_cached
 from fulgurite.datamodules.sources.models import resolve_model
 from fulgurite.datamodules.sources.unpack import sha256_of

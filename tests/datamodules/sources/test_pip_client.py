@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fulgurite.datamodules.sources import download
 from fulgurite.datamodules.sources.catalogue import Member
 from fulgurite.datamodules.sources.download import fetch
