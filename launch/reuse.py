@@ -18,7 +18,7 @@ def take_over(experiment: Experiment, run: RunFolder, earlier: Iterable[RunFolde
     """Link the longest row of leading stages that an earlier run has finished in just the way this one asks for.
 
     A stage is taken only together with all before it, and only if settings, seed, input files and the package's code
-    are the same. Files are hard-linked (copied where the file system can't): deleting either run leaves the other whole.
+    are the same. Files are hard-linked (copied where that fails): deleting either run leaves the other whole.
 
     Args:
         experiment: what is to run.
