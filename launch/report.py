@@ -96,8 +96,10 @@ def _surroundings(record: dict[str, Any]) -> str:
         else "no git checkout"
     )
     libraries = ", ".join(f"{k} {v}" for k, v in record["versions"].items())
-    return f"## Where it ran\n\n{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB{gpu}; "
+    return (
+        f"## Where it ran\n\n{m['cpu']}, {m['cores']} cores, {m['memory_gb']} GB{gpu}; "
         f"{m['system']}, Python {m['python']}; {commit}; {libraries}."
+    )
 
 
 def _curves(folder: Path) -> str | None:
