@@ -38,11 +38,14 @@ def allowed_packages() -> list[str]:
 
 def expand_names(settings: Settings) -> None:
     """Replace registered short names in `model` and `data` by dotted paths, and drop init_args that a newly chosen
-    class does not take (a child may choose another class than its base).
+    class does not take (a child may choose another class than its base). `model: hello` is `model.class_path: hello`.
 
     Raises:
         UserError: for a name that is neither registered nor dotted, or not on the allowlist.
     """
+    for part in _KINDS:
+        if isinstance(settings.get(part), str):
+            settings.leaves[part, "class_path"] = settings.leaves.pop((part,))
     for path, leaf in list(settings.leaves.items()):
         if path[-1] == "class_path" and isinstance(leaf.value, str):
             dotted = _dotted(leaf.value, leaf.origin, _KINDS.get(path[0]) if len(path) == 2 else None)
