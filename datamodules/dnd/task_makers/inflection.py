@@ -233,6 +233,8 @@ def _misspelt(name: str, lemma: str, answer: str, forms: list[str]) -> list[str]
 
 
 def _misread(form: str, lemma: str, forms: list[str]) -> list[str]:
-    """At least three words that are not the lemma of `form`: the ending cut off wrongly, other forms, the form."""
-    cuts = [form[:-1], form[:-2], form[:-2] + "e", form[:-3] + "y", form, form + "e", form[:-3]]
-    return list(dict.fromkeys(word for word in [*cuts[:2], *forms[2:3], *cuts[2:]] if len(word) > 1 and word != lemma))
+    """At least three words that are not the lemma of `form`: cut too short, the form itself, then other wrong cuts and
+    forms. The first is shorter than the lemma and the second longer, so that a guess by length does not pay.
+    """
+    cuts = [form[:-3], form, *forms[2:3], form[:-1], form[:-2], form[:-2] + "e", form[:-3] + "y", form + "e"]
+    return list(dict.fromkeys(word for word in cuts if len(word) > 1 and word != lemma))

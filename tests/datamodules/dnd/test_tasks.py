@@ -131,7 +131,7 @@ def test_names_and_mistakes_in_them() -> None:
     for spec, part in (
         ("plurel", "plural"),
         ("jsonl:", "colon"),
-        ("nope:x", "no tasks"),
+        ("nope:x", "no task named"),
         ("jsonl:/none.jsonl", "no such"),
     ):
         with pytest.raises(UserError, match=part):
