@@ -70,6 +70,37 @@ def compare(
     }
 
 
+def recovered(scores: Mapping[str, Scores]) -> dict[str, Any]:
+    """A table of what the generator gives back of its training tasks' LoRAs, and the share of their gain in words.
+
+    Args:
+        scores: task -> {"base", "own", "generator"} -> score.
+    """
+    rows, gains = [], []
+    for task, found in scores.items():
+        base, own, made = (found[k] for k in ("base", "own", "generator"))
+        rows.append([task, *(f[m] for m in MEASURES for f in (base, own, made))])
+        if own["exact_match"] > base["exact_match"]:
+            gain = own["exact_match"] - base["exact_match"]
+            gains.append((made["exact_match"] - base["exact_match"]) / gain)
+    columns = ["task", *(f"{who}, {name}" for name in ("choice", "exact") for who in ("base", "own LoRA", "generator"))]
+    table = {
+        "title": "Training tasks: test examples, the generator fed with prompts that it never saw",
+        "columns": columns,
+        "rows": rows,
+        "note": "",
+    }
+    if not gains:
+        text = "No training task's own LoRA is ahead of the base model by exact match: there is no gain to give back."
+        return {"statements": [text], "tables": [table], "metrics": {}}
+    mean = sum(gains) / len(gains)
+    text = (
+        f"Of its training tasks' LoRAs the generator gives back {mean:.0%} of the gain in exact match (mean over the "
+        f"{len(gains)} of {len(rows)} tasks whose own LoRA gains)."
+    )
+    return {"statements": [text], "tables": [table], "metrics": {"test/recovered_gain": mean}}
+
+
 def verdict(held_out: str, rows: Sequence[Condition], scores: Scores, measure: str, count: int) -> str | None:
     """One measure in words: against the best group that needs no labels, and whether the prompts mattered.
 

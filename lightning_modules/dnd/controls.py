@@ -84,3 +84,17 @@ def generated(generator: TrainedGenerator, encoder: PromptEncoder, prompts: list
     """An adapter from N of the prompts."""
     condition_NLC = encoder.encode(generator.choose(prompts, seed))[0]
     return generator.adapter(generator.generate(condition_NLC))
+
+
+def recovery(
+    generator: TrainedGenerator, store: SnapshotStore, encoder: PromptEncoder, name: str, task: Task, seed: int
+) -> tuple[Condition, Condition, Condition]:
+    """Base, own LoRA and generator, for a task that the generator was trained on: what it gives back of a LoRA that it
+    knows, from prompts that it has not seen (the val split's).
+    """
+    unseen = list(dict.fromkeys(e.prompt for e in task.val))
+    return (
+        Condition("base", f"recovery_{name}_base"),
+        Condition("own LoRA", f"recovery_{name}_own", partial(store.load, name)),
+        Condition(GENERATOR, f"recovery_{name}_generator", partial(generated, generator, encoder, unseen, seed)),
+    )

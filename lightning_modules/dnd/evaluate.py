@@ -15,6 +15,10 @@ from ...datamodules.files import write_json
 from ...registry import COMMANDS, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...datamodules.dnd.examples import Example
+    from .adapted import AdaptedModel
     from .controls import Condition
     from .generator import TrainedGenerator
 
@@ -23,8 +27,8 @@ HINT = "Answer with the word alone."
 
 @COMMANDS.register("dnd evaluate", paper="2506.16406")
 def evaluate(
-    generator: Path, store: Path, held_out: str, out: Path, num_test: int = 200, draws: int = 3, shots: int = 4,
-    hint: str = HINT, seed: int = 0,
+    generator: Path, store: Path, held_out: str, out: Path, num_test: int = 200, num_recovery: int = 50,
+    draws: int = 3, shots: int = 4, hint: str = HINT, seed: int = 0,
 ) -> None:  # fmt: skip
     """Score base model, controls, generator and own LoRA on a held-out task; go on where an earlier call stopped.
 
@@ -33,7 +37,8 @@ def evaluate(
         store: folder of snapshots, those of the held-out task included.
         held_out: the task's name in the store; the generator must not have been trained on it.
         out: folder for the scores and results.json.
-        num_test: test examples.
+        num_test: test examples of the held-out task.
+        num_recovery: test examples of each training task.
         draws: prompt draws of the generator.
         shots: solved examples for in-context learning.
         hint: sentence on the answer's format for the base model.
@@ -44,8 +49,8 @@ def evaluate(
     from ...datamodules.dnd.snapshots import SnapshotStore
     from ...datamodules.dnd.tasks import load_task
     from .adapted import AdaptedModel
-    from .comparison import compare
-    from .controls import COVERAGE_PROMPTS, conditions
+    from .comparison import compare, recovered
+    from .controls import COVERAGE_PROMPTS, conditions, recovery
     from .figure import draw_scores
     from .generator import TrainedGenerator
 
@@ -68,25 +73,35 @@ def evaluate(
         )
     )  # fmt: skip
     adapted = AdaptedModel(trained.meta["base_model"], trained.meta["adapter_config"]).to(device)
-    work = _digest(json.dumps([dataclasses.astuple(e) for e in scored]), trained.meta["base_model"], str(trained.text))
-    scores: dict[str, dict[str, Any]] = {}
     screen = Console(stderr=True)
-    for row in track(rows, "scoring", console=screen, disable=not screen.is_terminal):
-        scores[row.name] = _score_once(row, adapted, trained, scored, work, out / "scores")
+    scores: dict[str, dict[str, Any]] = {}
+    for row in track(rows, "held-out task", console=screen, disable=not screen.is_terminal):
+        scores[row.name] = _score_once(row, adapted, trained, scored, out / "scores")
+    given_back: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in track(trained.tasks, "training tasks", console=screen, disable=not screen.is_terminal):
+        examples = tasks[name].test[:num_recovery]
+        three = recovery(trained, snapshots, encoder, name, tasks[name], seed)
+        found = [_score_once(row, adapted, trained, examples, out / "scores") for row in three]
+        given_back[name] = dict(zip(("base", "own", "generator"), found, strict=True))
     coverage = trained.coverage(encoder.embed([e.prompt for e in tasks[held_out].train][:COVERAGE_PROMPTS]))
     results = compare(held_out, rows, scores, scored, coverage)
+    back = recovered(given_back)
+    for part in ("statements", "tables"):
+        results[part] += back[part]
+    results["metrics"] |= back["metrics"]
     title = f"held-out task '{held_out}', {len(scored)} test examples, {trained.meta['base_model']}"
     draw_scores(results["tables"][0]["rows"], title, len(scored), out / "scores.png")
     write_json(out / "results.json", {"schema_version": 1, **results, "figures": ["scores.png"]})
 
 
 def _score_once(
-    row: Condition, adapted: Any, trained: TrainedGenerator, scored: Any, work: str, folder: Path
+    row: Condition, adapted: AdaptedModel, trained: TrainedGenerator, scored: Sequence[Example], folder: Path
 ) -> dict[str, Any]:
     """A row's score: the one on disk if it was made from the same examples, adapter and settings, else a new one."""
     from .scoring import score
 
     state = row.adapter() if row.adapter else {}
+    work = _digest(json.dumps([dataclasses.astuple(e) for e in scored]), trained.meta["base_model"], str(trained.text))
     weights = "".join(f"{k}{_digest(v.contiguous().numpy().tobytes())}" for k, v in sorted(state.items()))
     digest = _digest(work, weights, row.hint, json.dumps([dataclasses.astuple(e) for e in row.shots]))
     file = folder / f"{row.name.replace('/', '-').replace(':', '-')}-{digest[:12]}.json"

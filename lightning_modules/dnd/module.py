@@ -221,7 +221,7 @@ class DnDModule(LightningModule):
             )
         rows: list[list[Any]] = [
             ["mean square of the tokens", m["val/mean_square_ratio"], m["val/mean_square_ratio_constant"]],
-            *([f"\\|\\|B A\\|\\| of {k}", v, measured["by_kind"].get(f"{k}_constant")]
+            *([f"norm of B A, {k}", v, measured["by_kind"].get(f"{k}_constant")]
               for k, v in measured["by_kind"].items() if not k.endswith("_constant")),
         ]  # fmt: skip
         columns = ["relative to the target's (1 is right)", "generator", "best constant"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fulgurite.datamodules.dnd.examples import Example
-from fulgurite.lightning_modules.dnd.comparison import compare, verdict
+from fulgurite.lightning_modules.dnd.comparison import compare, recovered, verdict
 from fulgurite.lightning_modules.dnd.controls import GENERATOR, MISMATCHED, OTHER_TASKS, OWN, Condition
 
 ROWS = [
@@ -59,3 +59,16 @@ def test_groups_are_averaged_and_the_best_single_lora_is_named_as_chosen_on_the_
     assert table["metrics"]["test/exact_match/generator"] == pytest.approx(0.5)
     assert rows["blind: always the shortest choice"][2] == 0.0
     assert "inside the training tasks' own range" in " ".join(table["statements"])
+
+
+def three(base: float, own: float, made: float) -> dict[str, dict[str, Any]]:
+    return {k: {"choice": 0.5, "exact_match": v} for k, v in (("base", base), ("own", own), ("generator", made))}
+
+
+def test_recovered_gain_counts_only_tasks_that_have_one() -> None:
+    found = recovered({"a": three(0.0, 0.8, 0.4), "b": three(0.2, 0.6, 0.6), "c": three(0.5, 0.5, 0.9)})
+    assert found["metrics"]["test/recovered_gain"] == pytest.approx((0.5 + 1.0) / 2)
+    assert "75%" in found["statements"][0] and "2 of 3 tasks" in found["statements"][0]
+    assert len(found["tables"][0]["rows"]) == 3
+    none = recovered({"c": three(0.5, 0.5, 0.9)})
+    assert not none["metrics"] and "no gain to give back" in none["statements"][0]

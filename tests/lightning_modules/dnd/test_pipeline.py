@@ -114,16 +114,18 @@ def test_the_test_stage_goes_on_from_the_scores_it_has_and_only_from_those(
     whole = scoring.score
     monkeypatch.setattr(scoring, "score", lambda *a, **k: counted.append(1) or whole(*a, **k))
     folders = smoke_run / "generator" / "generator", smoke_run / "collect" / "snapshots"
-    evaluate(*folders, "third_person", tmp_path, num_test=6, draws=1, shots=1)
+    evaluate(*folders, "third_person", tmp_path, num_test=6, num_recovery=4, draws=1, shots=1)
     first = (tmp_path / "results.json").read_text()
     rows, counted[:] = len(counted), []
-    evaluate(*folders, "third_person", tmp_path, num_test=6, draws=1, shots=1)
+    evaluate(*folders, "third_person", tmp_path, num_test=6, num_recovery=4, draws=1, shots=1)
     assert not counted and (tmp_path / "results.json").read_text() == first
     next((tmp_path / "scores").glob("soup-*")).unlink()
-    evaluate(*folders, "third_person", tmp_path, num_test=6, draws=1, shots=1)
+    evaluate(*folders, "third_person", tmp_path, num_test=6, num_recovery=4, draws=1, shots=1)
     assert len(counted) == 1
     counted.clear()
-    evaluate(*folders, "third_person", tmp_path, num_test=7, draws=1, shots=1)  # other examples: nothing old counts
+    evaluate(
+        *folders, "third_person", tmp_path, num_test=7, num_recovery=3, draws=1, shots=1
+    )  # other examples: nothing old counts
     assert len(counted) == rows
     with pytest.raises(UserError, match="training task"):
         evaluate(*folders, "plural", tmp_path / "x")
