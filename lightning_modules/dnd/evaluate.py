@@ -51,7 +51,7 @@ def evaluate(
     from .adapted import AdaptedModel
     from .comparison import compare, recovered
     from .controls import COVERAGE_PROMPTS, conditions, recovery
-    from .figure import draw_scores
+    from .figure import draw_recovery, draw_scores
     from .generator import TrainedGenerator
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,7 +91,9 @@ def evaluate(
     results["metrics"] |= back["metrics"]
     title = f"held-out task '{held_out}', {len(scored)} test examples, {trained.meta['base_model']}"
     draw_scores(results["tables"][0]["rows"], title, len(scored), out / "scores.png")
-    write_json(out / "results.json", {"schema_version": 1, **results, "figures": ["scores.png"]})
+    title = "training tasks, adapters generated from prompts that were never seen"
+    draw_recovery(back["tables"][0]["rows"], title, num_recovery, out / "recovery.png")
+    write_json(out / "results.json", {"schema_version": 1, **results, "figures": ["recovery.png", "scores.png"]})
 
 
 def _score_once(

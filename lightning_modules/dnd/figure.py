@@ -46,3 +46,36 @@ def draw_scores(rows: list[list[Any]], title: str, num_examples: int, file: Path
     with atomic_write(file) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     pyplot.close(figure)
+
+
+def draw_recovery(rows: list[list[Any]], title: str, num_examples: int, file: Path) -> None:
+    """Draw exact match on the training tasks: base model, the task's own LoRA, the generator on unseen prompts.
+
+    Args:
+        rows: of the table of `comparison.recovered`.
+        title: of the picture.
+        num_examples: test examples of each task, for the error bars (one standard error).
+        file: PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(1.5 * len(rows) + 2.5, 3.2), layout="constrained")
+    for place, (name, colour) in enumerate((("base", PLAIN), ("own LoRA", CEILING), ("generator", HIGHLIGHT))):
+        values = [row[4 + place] for row in rows]
+        errors = [(v * (1 - v) / num_examples) ** 0.5 for v in values]
+        centres = [i + (place - 1) * 0.27 for i in range(len(rows))]
+        bars = axis.bar(centres, values, 0.25, yerr=errors, color=colour, label=name, error_kw={"elinewidth": 0.8})
+        axis.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+    axis.set_xticks(range(len(rows)), [row[0] for row in rows], fontsize=9)
+    axis.set_ylim(0, 1)
+    axis.set_ylabel("exact match")
+    axis.grid(axis="y", alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.legend(fontsize=8, ncols=3)
+    axis.set_title(title, fontsize=10)
+    with atomic_write(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
+    pyplot.close(figure)
