@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .registry import UserError, nearest, read_index
+from .registry import UserError, did_you_mean, nearest, read_index
 
 EPILOG = """\
 start here:    fulgurite run hello            a small model learns digits, in seconds
@@ -21,6 +21,7 @@ where from:    fulgurite explain hello trainer.max_epochs
 """
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+SETTING_VERBS = ("run", "explain", "fetch")  # they take any setting, --key VALUE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,16 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fulgurite: {missing_package(error.name) if error.name else error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("fulgurite: stopped; the same command goes on where it stopped", file=sys.stderr)
+        print(f"fulgurite: stopped{_goes_on(arguments)}", file=sys.stderr)
         return 130
     except SystemExit as stop:
         if stop.code != 143 and type(stop).__name__ != "SIGTERMException":  # Lightning's own carries no status
             raise
-        print("fulgurite: stopped by SIGTERM; the same command goes on where it stopped", file=sys.stderr)
+        print(f"fulgurite: stopped by SIGTERM{_goes_on(arguments)}", file=sys.stderr)
         return 143
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _goes_on(arguments: list[str]) -> str:
+    return "; the same command goes on where it stopped" if arguments[:1] == ["run"] else ""
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -60,16 +65,46 @@ def _dispatch(arguments: list[str]) -> int:
 
         return run_command(command, arguments[len(command.split()) :])
     _check_options(arguments)
+    arguments, settings = _split_settings(arguments)
     options, rest = _parser().parse_known_args(arguments)
     if options.verb is None:
         _parser().print_help()
         return 0
     from .launch import verbs
 
-    if rest and options.verb not in ("run", "explain"):
+    if rest and options.verb not in SETTING_VERBS:
         raise UserError(f"'{rest[0]}' is too much\nfulgurite {options.verb} --help   shows the options")
-    options.settings = rest
+    options.settings = [*rest, *settings]
     return int(getattr(verbs, {"list": "list_names"}.get(options.verb, options.verb))(options) or 0)
+
+
+def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The part of a command line that argparse is to see, and the settings. A setting's value must never be taken for
+    one of the verb's words, and words after an option must not get lost: so options go first, then the words.
+
+    Raises:
+        UserError: if an option lacks its value.
+    """
+    verb, *rest = arguments or [""]
+    if verb not in SETTING_VERBS:
+        return arguments, []
+    takes_value = {flag: "action" not in k or k["action"] == "append" for f, k in _verbs()[verb][1] for flag in f}
+    options: list[str] = []
+    words: list[str] = []
+    settings: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        ours = name in takes_value or name == "--help"
+        setting = word.startswith("--") and len(word) > 2 and not ours
+        target = settings if setting else options if word.startswith("-") and len(word) > 1 else words
+        target.append(word)
+        if (takes_value.get(name) or setting) and not equals:
+            if rest and not rest[0].startswith("--" if setting else "-"):
+                target.append(rest.pop(0))
+            elif not setting:
+                raise UserError(f"argument {name}: expected one argument\nfulgurite {verb} --help   shows the options")
+    return [verb, *options, *words], settings
 
 
 def _check_options(arguments: list[str]) -> None:
@@ -81,10 +116,9 @@ def _check_options(arguments: list[str]) -> None:
     verb, *rest = arguments or [""]
     known = [flag for flags, _ in _verbs().get(verb, ("", []))[1] for flag in flags if flag.startswith("--")]
     for flag in (a.partition("=")[0] for a in rest if a.startswith("--") and verb in _verbs()):
-        near = nearest(flag, known)
-        setting = verb in ("run", "explain") and ("." in flag or not near)
+        hint = did_you_mean(flag, known, end="\n")
+        setting = verb in SETTING_VERBS and ("." in flag or not hint)
         if flag not in (*known, "--help", "--") and not setting:
-            hint = f"Did you mean {' or '.join(repr(n) for n in near)}?\n" if near else ""
             raise UserError(f"unknown option '{flag}'\n{hint}fulgurite {verb} --help   shows the options")
 
 
@@ -116,15 +150,13 @@ class _Parser(argparse.ArgumentParser):
             word, *choices = re.findall(r"'([^']*)'", message)
             name = message.split()[1].rstrip(":")
             if name != "VERB":
-                near = nearest(word, choices)
-                hint = f"Did you mean {' or '.join(near)}?\n" if near else ""
+                hint = did_you_mean(word, choices, show=str, end="\n")
                 raise UserError(
                     f"no {name} '{word}' of {self.prog.split()[-1]}: {', '.join(choices)}\n"
                     f"{hint}{self.prog} --help   shows the options"
                 )
             verbs = [*_verbs(), *LIGHTNING_VERBS, *{n.split()[0] for n in read_index().of("commands")}]
-            near = nearest(word, verbs)
-            hint = f"Did you mean {' or '.join(near)}?" if near else f"Verbs: {', '.join(verbs)}."
+            hint = did_you_mean(word, verbs, f"Verbs: {', '.join(verbs)}.", show=str)
             raise UserError(f"no verb '{word}'\n{hint}\nfulgurite --help   shows all")
         raise UserError(f"{message}\n{self.prog} --help   shows the options")
 
@@ -203,7 +235,15 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
             "Bring a source (model, data) into the cache; says its size and licence first.",
             [
                 (("names",), {"nargs": "*", "metavar": "NAME", "help": "sources (see `fulgurite list sources`)"}),
-                (("--for",), {"dest": "experiment", "metavar": "EXPERIMENT", "help": "all that an experiment needs"}),
+                (
+                    ("--for",),
+                    {
+                        "dest": "experiment",
+                        "metavar": "EXPERIMENT",
+                        "help": "all that an experiment needs; any setting",
+                    },
+                ),
+                config,
             ],
         ),
         "cache": (
@@ -217,7 +257,7 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
             "Past runs: list, show RUN, compare A B, clean (unfinished ones).",
             [
                 (("action",), {"choices": ["list", "show", "compare", "clean"], "nargs": "?", "default": "list"}),
-                (("names",), {"nargs": "*", "metavar": "RUN", "help": "run folders, or the ends of their names"}),
+                (("names",), {"nargs": "*", "metavar": "RUN", "help": "run folders, or the last part of their names"}),
                 output,
             ],
         ),

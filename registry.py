@@ -131,10 +131,17 @@ def nearest(name: str, choices: list[str], count: int = 3) -> list[str]:
     return found[:count]
 
 
+def did_you_mean(
+    name: str, choices: list[str], otherwise: str = "", *, show: Callable[[str], str] = repr, end: str = ""
+) -> str:
+    """`Did you mean 'a' or 'b'?` and then `end`, for a name that is none of `choices`; `otherwise` if none is near."""
+    near = nearest(name, choices)
+    return f"Did you mean {' or '.join(show(n) for n in near)}?{end}" if near else otherwise
+
+
 def unknown(kind: str, name: str, choices: list[str], lists_all: str = "") -> str:
     """Text for a name that does not exist: the nearest ones and the command that lists all."""
-    near = nearest(name, choices)
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"There are {len(choices)} of them."
+    hint = did_you_mean(name, choices, f"There are {len(choices)} of them.")
     return f"no {kind.removesuffix('s')} named '{name}'\n{hint}\n{lists_all or f'fulgurite list {kind}'}   shows all"
 
 
@@ -221,6 +228,28 @@ def plugin_packages() -> list[str]:
     return sorted(
         {p.value.partition(":")[0].partition(".")[0] for p in importlib.metadata.entry_points(group=PLUGIN_GROUP)}
     )
+
+
+def plugin_files() -> list[Path]:
+    """Python files of the installed plug-ins: their whole packages, or the registered module alone where the package
+    has no `__init__.py`.
+    """
+    found: set[Path] = set()
+    for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
+        whole = package_files(point.value.partition(":")[0].partition(".")[0])
+        try:
+            found.update(whole or (file for file, _ in _plugin_files(point.value)))
+        except ValueError:  # a broken plug-in; `fulgurite list` reports it
+            continue
+    return sorted(found)
+
+
+def package_files(package: str) -> list[Path]:
+    """Python files of a top-level package or module, sorted, found without importing it; none if there is no such."""
+    file = find_source(package)
+    if file is None:
+        return []
+    return sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
 
 
 def find_source(module: str) -> Path | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
 
-from ..registry import COMMANDS, UserError, nearest
+from ..registry import COMMANDS, UserError, did_you_mean
 from .key_check import INJECTED
 
 
@@ -20,25 +21,34 @@ class _Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         known = [o.lstrip("-") for action in self._actions for o in action.option_strings if o.startswith("--")]
         words = [w.lstrip("-").partition("=")[0] for w in message.split() if w.startswith("--")]
-        near = nearest(words[0], known) if "nrecognized" in message and words else []
-        hint = f"\nDid you mean {' or '.join(f'--{n}' for n in near)}?" if near else ""
+        hint = did_you_mean(words[0], known, show="--{}".format) if "nrecognized" in message and words else ""
         text = "\n".join(line.strip(" -") for line in message.splitlines() if "NoneType" not in line)
         lines = [line[:240] for line in text.splitlines() if line][:3]
-        raise UserError("\n".join(lines) + hint + f"\n{self.prog} --help   shows the options")
+        raise UserError("\n".join([*lines, *([hint] if hint else []), f"{self.prog} --help   shows the options"]))
 
 
 def run_command(name: str, arguments: list[str]) -> int:
     """Parse `arguments` for a registered command and call it; returns its exit status (None counts as 0).
 
     Raises:
-        UserError: for an unknown option or a value that does not fit its type hint.
+        UserError: for an unknown option, a value that does not fit its type hint, or an artifact that can't be had.
     """
     function = COMMANDS[name]
     parser = _Parser(prog=f"fulgurite {name}", description=(inspect.getdoc(function) or "").partition("\n\n")[0])
     parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
     values = parser.instantiate_classes(parser.parse_args(arguments))
-    outcome = function(**_injected(function), **values.as_dict())
+    outcome = function(**_injected(function), **_downloaded(values.as_dict()))
     return int(outcome or 0)
+
+
+def _downloaded(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with local paths in the place of W&B artifacts (`artifact:…` where a path is asked for)."""
+    from .wandb import ARTIFACT, local_path
+
+    return {
+        k: local_path(v.as_posix()) if isinstance(v, Path) and v.as_posix().startswith(ARTIFACT) else v
+        for k, v in values.items()
+    }
 
 
 def call_command(name: str, values: dict[str, Any]) -> Any:

@@ -18,13 +18,14 @@ from rich.console import Console
 from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
 from ..datamodules.sources.download import is_cached
-from ..registry import ROOT, UserError, read_index
+from ..registry import ROOT, UserError, load_plugins
 from .estimate import memory_gb
 from .experiment import names, resolve
+from .needs import sources_of
 from .run_folder import DEFAULT_ROOT
 
-PAPERS = ("dnd", "chunking", "paro", "viki", "gamecraft")
 TOOLS = ("sweep", "demo")
+OTHER_EXTRAS = (*TOOLS, "dev", "all")
 KEY_LIBRARIES = (
     "torch",
     "lightning",
@@ -63,7 +64,21 @@ def missing_package(module: str) -> str:
         return f"the package '{head}' is missing\npip install {distribution}"
     if not extra:
         return f"the package '{head}' is missing, which fulgurite needs everywhere\npip install '{distribution}'"
-    return f"the package '{head}' is missing; it comes with an extra\npip install 'fulgurite[{extra}]'"
+    return f"the package '{head}' is missing; it comes with an extra\n{install(extra)}"
+
+
+def install(extra: str = "") -> str:
+    """The pip command for fulgurite with an extra: in a clone, that of its own environment."""
+    suffix = f"[{extra}]" if extra else ""
+    if (ROOT / "pyproject.toml").is_file():
+        return f".venv/bin/pip install -e '.{suffix}'"
+    return f"pip install 'fulgurite{suffix}'" if extra else "pip install --upgrade fulgurite"
+
+
+def papers() -> list[str]:
+    """Short names of the papers: those with experiments, and those with an extra."""
+    with_experiments = [n.partition("/")[0] for n in names() if "/" in n]
+    return list(dict.fromkeys([*with_experiments, *(e for e in requirements() if e and e not in OTHER_EXTRAS)]))
 
 
 @functools.cache
@@ -84,9 +99,8 @@ def requirements() -> dict[str, tuple[Requirement, ...]]:
         except (OSError, KeyError, tomllib.TOMLDecodeError):
             return {}
         lines = {"": project.get("dependencies", []), **project.get("optional-dependencies", {})}
-    order = sorted(lines, key=lambda e: ["", *PAPERS, *TOOLS].index(e) if e in ("", *PAPERS, *TOOLS) else 99)
     found = {}
-    for extra in order:
+    for extra in sorted(lines, key=lambda e: ["", e, *OTHER_EXTRAS].index(e)):
         wanted = [Requirement(line) for line in lines[extra]]
         here = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": extra})]
         found[extra] = tuple(r for r in here if not _same(r.name, "fulgurite"))
@@ -98,16 +112,16 @@ def print_report() -> int:
     _machine()
     broken = _versions()
     gpus = _gpu()
-    for paper in ("hello", *PAPERS):
+    for paper in ("hello", *papers()):
         _paper(paper, gpus)
     for tool in TOOLS:
         _title(tool)
         _extra(tool)
     _sources()
-    for plugin, reason in read_index().broken.items():
+    for plugin, reason in load_plugins().items():
         console.print(f"[red]plug-in {plugin} is broken[/red]: {reason}")
     if broken:
-        console.print(f"\n[red]The base install is broken[/red]: {', '.join(broken)}\npip install --upgrade fulgurite")
+        console.print(f"\n[red]The base install is broken[/red]: {', '.join(broken)}\n{install()}")
     return 1 if broken else 0
 
 
@@ -195,14 +209,13 @@ def _paper(paper: str, gpus: int) -> None:
         console.print(f"  fulgurite run {name}: {_verdict(name, gpus)}")
     if not found:
         console.print("  no experiment in this version")
-    if paper in PAPERS:
-        _extra(paper)
+    _extra(paper)
 
 
 def _verdict(name: str, gpus: int) -> str:
     try:
         experiment = resolve(name)
-        wanted = [s for s in experiment.meta.get("sources") or [] if not is_cached(s)]
+        wanted = [s for s in sources_of(experiment) if not is_cached(s)]
     except UserError as error:
         return f"[red]{str(error).splitlines()[0]}[/red]"
     estimate, memory = experiment.meta.get("estimate") or {}, memory_gb()
@@ -216,11 +229,9 @@ def _verdict(name: str, gpus: int) -> str:
         obstacles.append(f"needs {estimate['disk_gb']} GB of disk")
     if obstacles:
         return f"[yellow]not here: {', '.join(obstacles)}[/yellow]"
-    ahead = (
-        f"; first run downloads {', '.join(wanted)} ({sum(SOURCES[s].download_mb for s in wanted):g} MB)"
-        if wanted
-        else ""
-    )
+    known = sum(SOURCES[s].download_mb for s in wanted if s in SOURCES)
+    size = f" ({known:g} MB)" if all(s in SOURCES for s in wanted) else ""
+    ahead = f"; first run downloads {', '.join(wanted)}{size}" if wanted else ""
     time = f", about {estimate['minutes']} min on 2 CPU cores" if "minutes" in estimate else ""
     return f"[green]runs here[/green]{time}{ahead}"
 
@@ -229,7 +240,7 @@ def _extra(extra: str) -> None:
     faults = [(r.name, found) for r in requirements().get(extra, ()) if (found := fault(r))]
     if faults:
         console.print(f"  extra packages: {', '.join(f'{name} ({found})' for name, found in faults)}")
-        console.print(f"  pip install 'fulgurite[{extra}]'", markup=False)
+        console.print(f"  {install(extra)}", markup=False)
     elif extra in requirements():
         console.print("  extra packages: all there")
 

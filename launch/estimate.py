@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 
@@ -18,6 +20,14 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = int(seconds // 60)
     return f"{minutes} min {seconds % 60:02.0f} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def took(stages: Iterable[dict[str, Any]]) -> str:
+    """The time of a record's stages; that of stages taken over from an earlier run is said apart."""
+    listed = list(stages)
+    taken = [s["seconds"] for s in listed if s.get("reused_from")]
+    own = duration(sum(s["seconds"] for s in listed if not s.get("reused_from")))
+    return own + (f" (and {duration(sum(taken))} in stages taken over from an earlier run)" if taken else "")
 
 
 def memory_gb() -> float | None:
@@ -38,7 +48,13 @@ def announce(experiment: Experiment, run: RunFolder, console: Console) -> None:
         return
     estimate = experiment.meta.get("estimate") or {}
     home = run.path.parent
-    before = [sum(s["seconds"] for s in r.state["stages"].values()) for r in all_runs(home) if r.finished]
+    whole = [r.state["stages"] for r in all_runs(home) if r.finished]
+    alike = [s for s in whole if [*s] == [t.name for t in experiment.stages]]
+    before = [
+        sum(s["seconds"] for s in stages.values())
+        for stages in alike
+        if not any(s.get("reused_from") for s in stages.values())
+    ]
     said = []
     if before:
         said.append(f"about {duration(before[-1])} (as the last run here)")

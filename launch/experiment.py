@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registry import ROOT, UserError, nearest, read_index
+from ..registry import ROOT, UserError, did_you_mean, nearest, read_index
 from .key_check import check_root, check_stage, expand_names
 from .settings import Leaf, Path_, Settings, parse_value, read_yaml, short_path
 from .signatures import has_method
@@ -95,8 +95,7 @@ def find(name: str, asked_by: str = "", beside: Path | None = None) -> Path:
     file = EXPERIMENTS / f"{name}.yaml"
     if name and file.is_file() and file.resolve().is_relative_to(EXPERIMENTS):
         return file
-    near = nearest(name, names() if not asked_by else [*names(), *_parents()])
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?\n" if near else ""
+    hint = did_you_mean(name, names() if not asked_by else [*names(), *_parents()], end="\n")
     raise UserError(f"{asked_by}no experiment named '{name}'\n{hint}fulgurite list experiments   shows all")
 
 
@@ -239,8 +238,7 @@ def _stage(
         )
     verb, command = item.get("verb", "command" if "command" in item else "fit"), item.get("command")
     if verb not in (*LIGHTNING_VERBS, "command"):
-        near = nearest(str(verb), [*LIGHTNING_VERBS, "command"])
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}? " if near else ""
+        hint = did_you_mean(str(verb), [*LIGHTNING_VERBS, "command"], end=" ")
         raise UserError(
             f"{at('verb')}: stage '{name}': no verb '{verb}'\n{hint}Verbs are {', '.join(LIGHTNING_VERBS)}, command."
         )
@@ -249,12 +247,8 @@ def _stage(
             f"{at('verb')}: stage '{name}': verb command goes with `command:`, the others with `experiment:`"
         )
     if command and command not in read_index().of("commands"):
-        near = nearest(str(command), list(read_index().of("commands")))
-        raise UserError(
-            f"{at('command')}: no command named '{command}'\n"
-            f"Did you mean {' or '.join(repr(n) for n in near) or 'another'}?\n"
-            "fulgurite list commands   shows all"
-        )
+        hint = did_you_mean(str(command), list(read_index().of("commands")), end="\n")
+        raise UserError(f"{at('command')}: no command named '{command}'\n{hint}fulgurite list commands   shows all")
     settings = Settings()
     if item.get("experiment"):
         for layer in chain(find(str(item["experiment"]), f"{at('experiment')}: ", file.parent)):
@@ -297,6 +291,5 @@ def _always(origin: str) -> Callable[[tuple[str, ...]], str]:
 
 
 def _unknown_key(origin: str, key: str, choices: list[str]) -> str:
-    near = nearest(key, choices)
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Known here: {', '.join(choices)}."
+    hint = did_you_mean(key, choices, f"Known here: {', '.join(choices)}.")
     return f"{origin}: unknown key '{key}'\n{hint}\nfulgurite explain dnd/tiny   shows a whole staged experiment"

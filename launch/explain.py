@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..registry import UserError, nearest
+from ..registry import UserError, did_you_mean
 from .experiment import Experiment, Stage
 from .settings import Leaf, short_path
 from .signatures import parameters
@@ -20,8 +20,8 @@ def print_explanation(experiment: Experiment, key: str | None) -> None:
         chosen = [row for row in rows if row[0] == key or row[0].startswith(key + ".") or _short(row[0]) == key]
         rows = chosen or _default(experiment, key)
         if not rows:
-            near = nearest(key, [_short(r[0]) for s in experiment.stages for r in _rows(s, experiment)])
-            hint = f"Did you mean {' or '.join(near)}?\n" if near else ""
+            known = [_short(r[0]) for s in experiment.stages for r in _rows(s, experiment)]
+            hint = did_you_mean(key, known, show=str, end="\n")
             raise UserError(
                 f"{experiment.name} has no key '{key}'\n{hint}fulgurite explain {experiment.name}   shows every key"
             )

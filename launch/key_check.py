@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from ..registry import UserError, find_source, nearest, plugin_packages, read_index
+from ..registry import UserError, did_you_mean, find_source, nearest, plugin_packages, read_index
 from .settings import Leaf, Settings
 from .signatures import Parameter, is_a, names_in, parameters
 
@@ -32,8 +32,12 @@ def allowed_packages() -> list[str]:
     """Top-level packages whose classes a YAML file may name: ours, the libraries', the plug-ins', and the user's own
     list in the environment variable FULGURITE_ALLOW_IMPORTS (comma-separated).
     """
-    extra = [p.strip() for p in os.environ.get(ALLOW_VARIABLE, "").split(",") if p.strip()]
-    return [*ALLOWED_PACKAGES, *plugin_packages(), *extra]
+    return [*ALLOWED_PACKAGES, *plugin_packages(), *user_packages()]
+
+
+def user_packages() -> list[str]:
+    """The packages that FULGURITE_ALLOW_IMPORTS names, comma-separated."""
+    return [p.strip() for p in os.environ.get(ALLOW_VARIABLE, "").split(",") if p.strip()]
 
 
 def expand_names(settings: Settings) -> None:
@@ -102,8 +106,7 @@ def _no_such_name(name: str, kind: str | None) -> str:
             "A class inside `model` or `data` is named by its full path, such as torch.optim.AdamW."
         )
     choices = list(read_index().of(kind))
-    near = nearest(name, choices)
-    hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"Registered: {', '.join(choices)}."
+    hint = did_you_mean(name, choices, f"Registered: {', '.join(choices)}.")
     return f"no {kind.removesuffix('s')} named '{name}'\n{hint}\nfulgurite list {kind}   shows all"
 
 
@@ -116,10 +119,9 @@ def _check_exists(name: str, origin: str, kind: str | None) -> None:
             continue
         known = names_in(module)
         if known is not None and parts[cut] not in known:
-            near = nearest(parts[cut], sorted(known))
-            hint = f"\nDid you mean {' or '.join(repr(f'{module}.{n}') for n in near)}?" if near else ""
-            command = f"\nfulgurite list {kind}   shows the registered names" if kind else ""
-            raise UserError(f"{origin}: {module} has no '{parts[cut]}'{hint}{command}")
+            hint = did_you_mean(parts[cut], sorted(known), show=f"'{module}.{{}}'".format)
+            command = f"fulgurite list {kind}   shows the registered names" if kind else ""
+            raise UserError("\n".join(filter(None, [f"{origin}: {module} has no '{parts[cut]}'", hint, command])))
         return
 
 
@@ -138,12 +140,7 @@ def check_root(settings: Settings, root_keys: tuple[str, ...]) -> None:
     """
     for key in dict.fromkeys(path[0] for path, _ in settings):
         if key not in root_keys:
-            near = nearest(key, list(root_keys))
-            hint = (
-                f"Did you mean {' or '.join(repr(n) for n in near)}?"
-                if near
-                else f"Known here: {', '.join(root_keys)}."
-            )
+            hint = did_you_mean(key, list(root_keys), f"Known here: {', '.join(root_keys)}.")
             raise UserError(
                 f"{settings.origin(key)}: unknown key '{key}'\n"
                 f"{hint}\n"
@@ -222,12 +219,7 @@ def _check_keys(
     for key in settings.under(*path).keys() if path else settings.keys():
         origin = settings.origin(*path, key)
         if key not in known:
-            near = nearest(key, list(known))
-            hint = (
-                f"Did you mean {' or '.join(repr(n) for n in near)}?"
-                if near
-                else f"It takes {', '.join(list(known)[:12])}."
-            )
+            hint = did_you_mean(key, list(known), f"It takes {', '.join(list(known)[:12])}.")
             raise UserError(f"{origin}: {owner} has no argument '{key}'\n{hint}\n{command}")
         value = settings.get(*path, key)
         if not _fits(value, known[key].annotation):

@@ -16,7 +16,7 @@ from .callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, Rando
 from .lightning import Built, build
 from .refusals import refusals
 from .settings import Settings
-from .termination import EXIT_STATUS
+from .termination import EXIT_STATUS, is_stop
 
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -43,8 +43,13 @@ def run_lightning_stage(
 
         logger = wandb_logger(folder, **wandb)
     before = {name: os.environ.get(name) for name in RANK_VARIABLES}
-    built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
+    exit_code = 0
     try:
+        built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
+        if logger and built.trainer.is_global_zero:
+            from .wandb import log_settings
+
+            log_settings(logger.experiment, folder, settings.to_dict())
         with refusals(settings):
             _run(verb, built, _checkpoint(verb, settings, folder))
         results = getattr(built.model, "results", None)
@@ -56,12 +61,15 @@ def run_lightning_stage(
             log_stage(logger.experiment, folder)
     except OutOfTime:
         return "stopped"
+    except BaseException as error:
+        exit_code = 0 if is_stop(error) else 1
+        raise
     finally:
         _disband(before)
         if wandb is not None:
             import wandb as client
 
-            client.finish()
+            client.finish(exit_code=exit_code)
     return "done"
 
 

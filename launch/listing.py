@@ -7,7 +7,7 @@ from rich.console import Console
 from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
 from ..datamodules.sources.download import is_cached
-from ..registry import PLUGIN_GROUP, Entry, UserError, nearest, read_index
+from ..registry import PLUGIN_GROUP, Entry, UserError, did_you_mean, read_index
 from .experiment import EXPERIMENTS, find, names
 from .settings import read_yaml, short_path
 from .signatures import locate, parameters
@@ -31,8 +31,7 @@ def print_list(kind: str | None) -> None:
         UserError: for an unknown kind.
     """
     if kind is not None and kind not in kinds():
-        near = nearest(kind, kinds())
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Kinds: {', '.join(kinds())}."
+        hint = did_you_mean(kind, kinds(), f"Kinds: {', '.join(kinds())}.", show=str)
         raise UserError(f"nothing called '{kind}' to list\n{hint}\nfulgurite list   shows all kinds")
     for name in [kind] if kind else kinds():
         rows = _rows(name)
@@ -95,8 +94,7 @@ def print_info(name: str) -> None:
         _print_parameters(dotted)
     if not (entries or related or experiments or name in SOURCES or found):
         known = [*(e.name for e in read_index().entries), *names(), *SOURCES]
-        near = nearest(name, known)
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?\n" if near else ""
+        hint = did_you_mean(name, known, end="\n")
         raise UserError(f"nothing is named '{name}'\n{hint}fulgurite list   shows all names")
 
 

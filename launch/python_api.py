@@ -33,7 +33,7 @@ def run(experiment: str, *, output: str | Path = "runs", new: bool = False, **ov
     import json
 
     resolved = resolve(experiment, _layer(overrides))
-    folder = run_experiment(resolved, RunOptions(root=Path(output), new=new, command=f"fulgurite.run({experiment!r})"))
+    folder = run_experiment(resolved, RunOptions(root=Path(output), new=new, command=_call(experiment, overrides)))
     record: dict[str, Any] = json.loads((folder.path / "record.json").read_text(encoding="utf-8"))
     return {**record, "run_dir": str(folder.path)}
 
@@ -59,6 +59,13 @@ def build(experiment: str, *, stage: str | None = None, folder: str | Path | Non
     chosen = candidates[stage] if stage else next(iter(candidates.values()))
     root = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="fulgurite-"))
     return build_settings(expand(chosen.settings, root, resolved.seed), root)
+
+
+def _call(experiment: str, overrides: dict[str, Any]) -> str:
+    """The call of `run` as one would type it."""
+    words = [f"{k}={v!r}" for k, v in overrides.items() if k.isidentifier()]
+    dotted = {k: v for k, v in overrides.items() if not k.isidentifier()}
+    return f"fulgurite.run({', '.join([repr(experiment), *words, *([f'**{dotted!r}'] if dotted else [])])})"
 
 
 def _layer(overrides: dict[str, Any]) -> list[tuple[tuple[str, ...], Leaf]]:

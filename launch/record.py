@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib.metadata
 import json
@@ -10,11 +11,12 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 from ..datamodules.files import write_json
-from ..registry import ROOT
+from ..registry import ROOT, UserError
 from .estimate import memory_gb
 from .experiment import Experiment
 from .run_folder import RunFolder, now
@@ -23,16 +25,16 @@ SCHEMA_VERSION = 1
 LIBRARIES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", "peft", "numpy", "jsonargparse")
 
 
-def write_record(run: RunFolder, experiment: Experiment, command: str, error: BaseException | None) -> None:
+def write_record(
+    run: RunFolder, experiment: Experiment, command: str, error: BaseException | None, running: bool = False
+) -> None:
     """Write record.json (launch/record.schema.json, docs/record.md) from the run's state, its stages' metrics and
-    results, and the surroundings.
+    results, and the surroundings; `running` for the one that stands there until the run ends.
     """
     stages = []
-    metrics: dict[str, float] = {}
     for stage in experiment.stages:
         entry, folder = run.stage(stage.name), run.path / stage.name
         found = stage_metrics(folder)
-        metrics |= found
         told = {k: stage_results(folder).get(k, []) for k in ("tables", "statements")}
         stages.append(
             {"name": stage.name, "verb": stage.verb, "command": stage.command, **entry, "metrics": found, **told}
@@ -44,24 +46,46 @@ def write_record(run: RunFolder, experiment: Experiment, command: str, error: Ba
         "paper": experiment.meta.get("paper"),
         "published": experiment.meta.get("published"),
         "command": command,
-        "status": "done" if run.finished else "failed" if error else "stopped",
-        "error": next((s["error"] for s in stages if s.get("error")), None),
+        "status": "done" if run.finished else "running" if running else "failed" if error else "stopped",
+        "error": None if running else _error(error, stages),
         "seed": experiment.seed,
         "digest": run.state["digest"],
         "created": run.state["created"],
         "written": now(),
         "seconds": sum(s["seconds"] for s in stages),
         "stages": stages,
-        "metrics": metrics,
+        "metrics": _metrics({s["name"]: s["metrics"] for s in stages}),
         "git": git_state(),
-        "machine": machine(),
+        "machine": machine(gpus=not running),
         "versions": versions(),
     }
     write_json(run.path / "record.json", finite(record))
+
+
+def write_resolved(run: RunFolder, experiment: Experiment) -> None:
+    """Write resolved.json: verb, command and resolved settings of each stage."""
     resolved = {
         s.name: {"verb": s.verb, "command": s.command, "settings": s.settings.to_dict()} for s in experiment.stages
     }
     write_json(run.path / "resolved.json", {"schema_version": 1, "experiment": experiment.name, "stages": resolved})
+
+
+def _error(error: BaseException | None, stages: list[dict[str, Any]]) -> str | None:
+    """What ended the run: a mistake's own text, the stage's traceback, or (outside of all stages) the error's own."""
+    if isinstance(error, UserError):
+        return str(error)
+    told = next((str(s["error"]) for s in stages if s.get("error")), None)
+    return told or ("".join(traceback.format_exception(error, limit=-8)) if error else None)
+
+
+def _metrics(stages: dict[str, dict[str, float]]) -> dict[str, float]:
+    """All stages' metrics by name; one that several stages have, by `<stage>/<name>`."""
+    counts = collections.Counter(name for found in stages.values() for name in found)
+    return {
+        name if counts[name] == 1 else f"{stage}/{name}": value
+        for stage, found in stages.items()
+        for name, value in found.items()
+    }
 
 
 def finite(content: Any) -> Any:
@@ -89,6 +113,11 @@ def stage_metrics(folder: Path) -> dict[str, float]:
     return {**last_metrics(folder / "metrics.csv"), **stage_results(folder).get("metrics", {})}
 
 
+def of_the_test(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The test's metrics of a record (`test/…`, or `<stage>/test/…` where several stages tested), in their order."""
+    return {k: v for k, v in metrics.items() if k.startswith("test/") or k.partition("/")[2].startswith("test/")}
+
+
 @functools.cache
 def git_state() -> dict[str, Any] | None:
     """Commit and whether files differ from it; None where the package lies in no git checkout."""
@@ -99,28 +128,30 @@ def git_state() -> dict[str, Any] | None:
 
     try:
         commit = git("rev-parse", "HEAD") if (ROOT / ".git").exists() else ""
-        return {"commit": commit, "changed_files": len(git("status", "--porcelain").splitlines())} if commit else None
+        changed = len(git("status", "--porcelain", "--untracked-files=no").splitlines())
+        return {"commit": commit, "changed_files": changed} if commit else None
     except (OSError, subprocess.SubprocessError):
         return None
 
 
-@functools.cache
-def machine() -> dict[str, Any]:
-    """Processor, cores, memory, GPU and system."""
+def machine(gpus: bool = True) -> dict[str, Any]:
+    """Processor, cores, memory, GPU and system. Asking for the GPUs starts CUDA in this process, after which it can't
+    be forked: a record at the beginning of a run leaves them out.
+    """
     cpu = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    torch = sys.modules.get("torch")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    torch = sys.modules.get("torch") if gpus else None
+    found = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
     memory = memory_gb()
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": round(memory, 1) if memory else None,
-        "gpus": gpus,
+        "gpus": found,
         "system": platform.platform(),
         "python": platform.python_version(),
     }

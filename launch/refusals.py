@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..registry import UserError, nearest
+from ..registry import UserError, did_you_mean, nearest
 from .key_check import TRAINER, shows
 from .settings import Settings
 from .signatures import parameters
@@ -133,11 +133,8 @@ def _cause(message: str) -> list[str]:
         for c in group.split(",")
     ]
     if choices:
-        near = nearest(value.group(1), choices) if value else []
-        return [
-            f"is one of {', '.join(dict.fromkeys(choices))}{got}",
-            *([f"Did you mean {' or '.join(near)}?"] if near else []),
-        ]
+        hint = did_you_mean(value.group(1), choices, show=str) if value else ""
+        return [f"is one of {', '.join(dict.fromkeys(choices))}{got}", *([hint] if hint else [])]
     option = re.search(r"Option '([\w.]+)' is not accepted", message)
     if option:
         return [f"has no argument '{option.group(1)}'"]

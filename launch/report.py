@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datamodules.files import atomic_write
-from .estimate import duration
+from .estimate import duration, took
 from .metrics_csv import read_metrics
 from .record import stage_results
 
@@ -43,7 +43,7 @@ def _head(record: dict[str, Any]) -> str:
     lines = [f"# {record['title'] or record['experiment']}{paper}", ""]
     lines.append(
         f"`{record['experiment']}`, seed {record['seed']}: **{record['status']}** in "
-        f"{duration(record['seconds'])} ({record['written']})."
+        f"{took(record['stages'])} ({record['written']})."
     )
     if record["command"]:
         lines += ["", f"    {record['command']}"]

@@ -10,6 +10,7 @@ from typing import Any
 from ..datamodules.files import atomic_write, write_json
 from ..registry import ROOT, UserError
 from .estimate import duration
+from .record import of_the_test
 from .report import table
 from .run_folder import DEFAULT_ROOT
 from .runs import find_run
@@ -43,7 +44,7 @@ def publish(root: Path, run: str) -> Path:
 
     Args:
         root: folder of the run folders.
-        run: run folder or the end of its name; or `seeds-<digest>`, with or without its folder and `.json`.
+        run: run folder or the id at the end of its name; or `seeds-<digest>`, with or without its folder and `.json`.
 
     Returns:
         The copy.
@@ -177,9 +178,7 @@ def _section(name: str, r: dict[str, Any]) -> str:
 
 def _shown(r: dict[str, Any]) -> dict[str, Any]:
     """The test's metrics, or all where nothing was tested."""
-    return {k: v for k, v in sorted(r["metrics"].items()) if k.startswith("test/")} or dict(
-        sorted(r["metrics"].items())
-    )
+    return dict(sorted((of_the_test(r["metrics"]) or r["metrics"]).items()))
 
 
 def _value(value: Any) -> str:

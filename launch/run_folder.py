@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -18,8 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..datamodules.files import write_json
-from ..registry import ROOT, UserError
+from ..registry import ROOT, UserError, package_files, plugin_files
 from .experiment import Experiment, Stage
+from .key_check import ALLOWED_PACKAGES, user_packages
 from .reuse import take_over
 
 SCHEMA_VERSION = 1
@@ -49,6 +51,17 @@ class RunFolder:
         """Write run.json."""
         write_json(self.path / "run.json", self.state)
 
+    def refresh(self) -> None:
+        """Read run.json again, once the lock is held: another process may have gone on with the run meanwhile.
+
+        Raises:
+            UserError: if it was deleted meanwhile.
+        """
+        found = read(self.path)
+        if found is None:
+            raise UserError(f"{self.path}: another process has deleted this run\nGive the same command again.")
+        self.state = found.state
+
     @property
     def finished(self) -> bool:
         """Whether all stages ended well."""
@@ -70,6 +83,14 @@ class RunFolder:
                 "Wait for it, or start a separate run with --new."
             ) from None
         return lock
+
+    def is_locked(self) -> bool:
+        """Whether a process works in this folder now."""
+        try:
+            with FileLock(self.path / ".lock").acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
 
 
 def read(path: Path) -> RunFolder | None:
@@ -118,9 +139,10 @@ def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
         "code": code_digest(),
         "stages": {s.name: {"state": "pending", "attempts": 0, "seconds": 0.0} for s in experiment.stages},
     }
-    if not new:
-        take_over(experiment, run, earlier, {s.name: inputs_digest(s) for s in experiment.stages})
-    run.save()
+    with run.lock():  # saved first, and locked: if this is cut off, the folder is an ordinary run that has not begun
+        run.save()
+        if not new:
+            take_over(experiment, run, earlier, {s.name: inputs_digest(s) for s in experiment.stages})
     return run
 
 
@@ -131,23 +153,42 @@ def _unchanged(run: RunFolder, stage: Stage) -> bool:
 
 def inputs_digest(stage: Stage) -> str:
     """sha256 over the files from outside the run that a stage's settings name (`path` or `kind:path`), by size and
-    time; a folder counts by its own time.
+    time; a folder counts with its direct children.
     """
     seen = hashlib.sha256()
     for path, leaf in stage.settings:
-        values = leaf.value if isinstance(leaf.value, list) else [leaf.value]
-        for value in (v for v in values if isinstance(v, str) and "${" not in v):
+        for value in (v for v in _texts(leaf.value) if "${" not in v):
             for text in (value, value.partition(":")[2]):
                 if text and ("/" in text or "." in text) and os.path.exists(text):
-                    stat = os.stat(text)
-                    seen.update(f"{path}{text}{stat.st_size}{stat.st_mtime_ns}".encode())
+                    for line in _looks(text):
+                        seen.update(f"{path}{line}".encode())
     return seen.hexdigest()
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep in lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _looks(path: str) -> Iterator[str]:
+    """Name, size and time of a file, and of a folder's direct children."""
+    for one in [path, *(sorted(os.path.join(path, n) for n in os.listdir(path)) if os.path.isdir(path) else [])]:
+        with contextlib.suppress(OSError):  # another process may delete it between listing and asking
+            stat = os.lstat(one) if one != path else os.stat(one)
+            yield f"{one}{stat.st_size}{stat.st_mtime_ns}"
+
+
 def code_digest() -> str:
-    """sha256 over the package's Python files: tells whether a run goes on with the code that began it."""
+    """sha256 over the Python files of the package, of the plug-ins and of the packages that the user allows: tells
+    whether a run goes on with the code that began it.
+    """
     seen = hashlib.sha256()
-    for room in ("kernels", "datamodules", "lightning_modules", "launch"):
-        for file in sorted((ROOT / room).rglob("*.py")):
-            seen.update(file.read_bytes())
+    rooms = [sorted((ROOT / room).rglob("*.py")) for room in ("kernels", "datamodules", "lightning_modules", "launch")]
+    users = [package_files(name) for name in sorted({*user_packages()} - {*ALLOWED_PACKAGES})]
+    for file in dict.fromkeys(f for files in [*rooms, plugin_files(), *users] for f in files):
+        seen.update(file.read_bytes())
     return seen.hexdigest()

@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from ..registry import UserError
-from .estimate import duration
+from .estimate import duration, took
+from .record import of_the_test, stage_metrics
 from .run_folder import RunFolder, all_runs
 from .tables import print_table
 
@@ -21,9 +22,9 @@ console = Console(highlight=False, soft_wrap=True)
 def print_outcome(run_dir: Path) -> int:
     """Say how a run ended and where its report lies; returns the exit status (0, or 75 if time ran out)."""
     record = _record(run_dir)
-    shown = {k: v for k, v in record["metrics"].items() if k.startswith("test/")} or record["metrics"]
+    shown = of_the_test(record["metrics"]) or record["metrics"]
     print_table([(key, _number(value)) for key, value in sorted(shown.items())[:20]])
-    console.print(f"{record['status']} in {duration(record['seconds'])}; report: {run_dir / 'report.md'}")
+    console.print(f"{record['status']} in {took(record['stages'])}; report: {run_dir / 'report.md'}")
     return 0 if record["status"] == "done" else 75
 
 
@@ -31,16 +32,14 @@ def print_runs(root: Path) -> None:
     """One line a run, newest last."""
     found, rows = list(all_runs(root)), []
     for run in found:
-        status = (
-            "done"
-            if run.finished
-            else next((s["state"] for s in run.state["stages"].values() if s["state"] != "done"), "?")
-        )
         seconds = sum(s["seconds"] for s in run.state["stages"].values())
-        metrics = _record(run.path)["metrics"] if (run.path / "record.json").is_file() else {}
-        test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in metrics.items() if k.startswith("test/")]
+        try:
+            metrics = _record(run.path)["metrics"]
+        except UserError:  # killed before it could write one, or damaged: `show` and `compare` say so
+            metrics = {}
+        test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in of_the_test(metrics).items()]
         name, seed = str(run.path.relative_to(root)), str(run.state["seed"])
-        rows.append((name, status, duration(seconds), seed, ", ".join(test[:3])))
+        rows.append((name, _status(run), duration(seconds), seed, ", ".join(test[:3])))
     if found:
         print_table(rows, header=("run", "status", "took", "seed", "metrics"))
     else:
@@ -48,11 +47,18 @@ def print_runs(root: Path) -> None:
 
 
 def show(root: Path, chosen: list[str]) -> None:
-    """Print a run's report (the newest run's, if none is named)."""
+    """Print a run's report (the newest run's, if none is named); how far it is, while it runs or if it was killed."""
     run = find_run(root, chosen[0]) if chosen else next(iter(reversed(list(all_runs(root)))), None)
     if run is None:
         raise UserError(f"no runs in {root}\nfulgurite run hello   makes one")
-    print((run.path / "report.md").read_text(encoding="utf-8"))
+    if (run.path / "report.md").is_file() and _record(run.path)["status"] != "running":
+        print((run.path / "report.md").read_text(encoding="utf-8"))
+        return
+    console.print(f"{run.path}: {_status(run)}; the report is written when the run ends")
+    rows = [(n, s["state"], duration(s["seconds"])) for n, s in run.state["stages"].items()]
+    print_table(rows, header=("stage", "state", "took"))
+    for name in run.state["stages"]:
+        print_table([(f"{name}: {k}", _number(v)) for k, v in sorted(stage_metrics(run.path / name).items())])
 
 
 def compare(root: Path, chosen: list[str]) -> None:
@@ -85,16 +91,31 @@ def clean(root: Path, chosen: list[str]) -> None:
 
 
 def find_run(root: Path, name: str) -> RunFolder:
-    """A run by its folder or the end of its name.
+    """A run by its folder, the last parts of that (`hello/20260102-030405-ab12`), or the id after its last dash.
 
     Raises:
         UserError: if none or several fit.
     """
-    fits = [r for r in all_runs(root) if str(r.path).endswith(name.rstrip("/")) or r.path == Path(name)]
+    parts = Path(name).parts
+    fits = [
+        r
+        for r in all_runs(root)
+        if (parts and (r.path.parts[-len(parts) :] == parts or r.path.resolve() == Path(name).resolve()))
+        or name == r.path.name.rpartition("-")[2]
+    ]
     if len(fits) != 1:
         what = "no run" if not fits else f"{len(fits)} runs"
         raise UserError(f"{what} in {root} named '{name}'\nfulgurite runs list   shows them")
     return fits[0]
+
+
+def _status(run: RunFolder) -> str:
+    if run.finished:
+        return "done"
+    if run.is_locked():
+        return "running"
+    state = next((s["state"] for s in run.state["stages"].values() if s["state"] != "done"), "?")
+    return {"running": "killed", "pending": "stopped"}.get(state, str(state))  # stopped between two stages
 
 
 def _number(value: float | None) -> str:
@@ -110,7 +131,10 @@ def _record(run_dir: Path) -> dict[str, Any]:
 
 
 def _settings(run: RunFolder) -> dict[str, Any]:
-    stages = json.loads((run.path / "resolved.json").read_text(encoding="utf-8"))["stages"]
+    try:
+        stages = json.loads((run.path / "resolved.json").read_text(encoding="utf-8"))["stages"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{run.path / 'resolved.json'}: can't be read: {error}") from None
     flat: dict[str, Any] = {}
 
     def walk(tree: dict[str, Any], prefix: str) -> None:

@@ -15,24 +15,28 @@ has finished in the same way. A list, not a workflow engine.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
 from ..registry import UserError
 from .experiment import Experiment, Stage
-from .record import write_record
+from .record import git_state, write_record, write_resolved
 from .report import write_report
-from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
+from .run_folder import RunFolder, all_runs, choose, code_digest, inputs_digest, now
 from .settings import Leaf, Settings
 from .termination import Termination, is_stop
 
 JOIN_VARIABLE = "FULGURITE_JOIN"
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -54,14 +58,21 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
         UserError: a mistake to mend, in the settings, the inputs or the machine.
     """
     if JOIN_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
-        _join(experiment, options)
+        return _join(experiment, options)
+    _refuse_foreign_ranks()
     run = choose(experiment, options.root, options.new)
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
-    told = run.finished and (run.path / "record.json").is_file()  # its record names the commit and command that made it
     with run.lock(), Termination() as termination:
-        _announce(experiment, run)
+        run.refresh()
+        told = run.finished and (run.path / "record.json").is_file()  # it names the commit and command that made it
         error: BaseException | None = None
         try:
+            if not told:
+                write_resolved(run, experiment)
+                write_record(run, experiment, options.command, None, running=True)
+            elif options.wandb is not None:
+                console.print("this run is finished, so nothing is logged to W&B; --new runs it afresh")
+            _announce(experiment, run)
             for stage in experiment.stages:
                 if run.stage(stage.name)["state"] == "done":
                     source = run.stage(stage.name).get("reused_from")
@@ -75,13 +86,52 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
                     if run.stage(stage.name)["state"] != "done":
                         break
         except BaseException as caught:
-            error = None if is_stop(caught) else caught
+            error = caught
+            if isinstance(caught, OSError) and caught.errno in _FULL:
+                raise UserError(f"{run.path}: the disk is full\nFree some space and run again: it goes on.") from caught
             raise
         finally:
             if not told:
-                write_record(run, experiment, options.command, error)
-                write_report(run.path)
+                with _not_masking(error):
+                    write_record(run, experiment, options.command, None if error and is_stop(error) else error)
+                    write_report(run.path)
     return run
+
+
+def _refuse_foreign_ranks() -> None:
+    """Refuse to be one of several processes that somebody else started: they would make a run folder each.
+
+    Raises:
+        UserError: under torchrun or srun.
+    """
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # as Lightning tells a shell from a job
+    for name, starter in (("WORLD_SIZE", "torchrun"), ("SLURM_NTASKS", "srun")):
+        count = os.environ.get(name, "")
+        if JOIN_VARIABLE not in os.environ and count.isdigit() and int(count) > 1:
+            if name == "SLURM_NTASKS" and interactive:
+                continue
+            raise UserError(
+                f"{name}={count}: {starter} has started several processes, and a run starts its own\n"
+                "Start one process: fulgurite run EXPERIMENT --trainer.devices N\n"
+                f"or leave the stages: {starter} … fulgurite fit EXPERIMENT"
+            )
+
+
+@contextlib.contextmanager
+def _not_masking(error: BaseException | None) -> Iterator[None]:
+    """A disk that is full when the record is written must not hide the error that came first.
+
+    Raises:
+        UserError: if there was none.
+    """
+    try:
+        yield
+    except OSError as second:
+        if error is None:
+            raise UserError(
+                f"the run's record can't be written: {second}\nFree some space and run again: it goes on."
+            ) from None
+        console.print(f"[yellow]and the run's record can't be written: {second}[/yellow]")
 
 
 def _run_stage(
@@ -91,10 +141,19 @@ def _run_stage(
     again = entry["state"] in ("running", "stopped", "failed")
     console.rule(f"[bold]{stage.name}[/bold]{' (goes on)' if again else ''}", align="left")
     entry.update(state="running", attempts=entry["attempts"] + 1, started=now())
-    entry.update(digest=stage.digest(), inputs=inputs_digest(stage))
+    code = code_digest()
+    goes_on = again and stage.verb == "fit" and (run.path / stage.name / "checkpoints" / "last.ckpt").is_file()
+    if goes_on and entry.get("code", code) != code:
+        code = "several"  # part of it ran with other code, so no other run takes it over
+    entry.update(digest=stage.digest(), inputs=inputs_digest(stage), code=code, git=git_state())
     entry.pop("error", None)
     run.save()
     folder, seconds = run.path / stage.name, entry["seconds"]
+
+    def end() -> None:
+        entry.update(seconds=seconds + time.monotonic() - begun, finished=now())
+        run.save()
+
     try:
         settings = expand(stage.settings, run.path, experiment.seed)
         if stage.verb == "command":
@@ -103,31 +162,35 @@ def _run_stage(
         else:
             from .lightning_stage import run_lightning_stage
 
-            os.environ[JOIN_VARIABLE] = f"{run.path.resolve()}::{stage.name}"
+            os.environ[JOIN_VARIABLE] = f"{experiment.digest()}::{stage.name}::{run.path.resolve()}"
             state = run_lightning_stage(stage.verb, settings, folder, stop_at, options.wandb)
     except BaseException as error:
         entry["state"] = "stopped" if is_stop(error) else "failed"
         if entry["state"] == "failed":
             entry["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-8)
+        with contextlib.suppress(OSError):  # on a full disk the first error counts; the record's writer notes it
+            end()
         raise
     else:
-        entry["state"] = state
+        entry.update(state=state, inputs=inputs_digest(stage))  # anew: it may have written into a folder that it names
+        end()
     finally:
         os.environ.pop(JOIN_VARIABLE, None)
-        entry.update(seconds=seconds + time.monotonic() - begun, finished=now())
-        run.save()
 
 
 def _command(stage: Stage, settings: Settings, folder: Path, wandb: dict[str, Any] | None) -> None:
     from .command_line import call_command
 
     folder.mkdir(parents=True, exist_ok=True)
-    call_command(stage.command or "", settings.to_dict())
-    if wandb is not None:
-        from .wandb import log_stage, open_run
+    if wandb is None:
+        call_command(stage.command or "", settings.to_dict())
+        return
+    from .wandb import log_settings, log_stage, open_run
 
-        with open_run(folder, **wandb) as run:
-            log_stage(run, folder)
+    with open_run(folder, **wandb) as run:  # an error inside gives the W&B run the exit code 1
+        log_settings(run, folder, settings.to_dict())
+        call_command(stage.command or "", settings.to_dict())
+        log_stage(run, folder)
 
 
 def expand(settings: Settings, run_dir: Path, seed: int) -> Settings:
@@ -167,11 +230,23 @@ def _announce(experiment: Experiment, run: RunFolder) -> None:
     announce(experiment, run, console)
 
 
-def _join(experiment: Experiment, options: RunOptions) -> NoReturn:
-    """A further rank of a multi-process fit, started by Lightning: only that stage, no lock, no record."""
+def _join(experiment: Experiment, options: RunOptions) -> RunFolder:
+    """A further rank of a multi-process fit, started by Lightning with the command line or script of the first: only
+    that stage, no lock, no record; then it leaves. What the first rank ran before (an earlier seed, an earlier
+    `fulgurite.run` of a script) is skipped: its run folder is returned as it stands.
+
+    Raises:
+        SystemExit: after the stage.
+        UserError: if an earlier run can't be found.
+    """
     from .lightning_stage import run_lightning_stage
 
-    path, _, name = os.environ[JOIN_VARIABLE].rpartition("::")
+    digest, name, path = os.environ[JOIN_VARIABLE].split("::", 2)
+    if digest != experiment.digest():
+        before = [r for r in all_runs(options.root / experiment.name) if r.state["digest"] == experiment.digest()]
+        if not before:
+            raise UserError(f"{experiment.name}: a further process finds no run of the first one in {options.root}")
+        return before[-1]
     stage = next(s for s in experiment.stages if s.name == name)
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
     run_lightning_stage(

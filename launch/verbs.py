@@ -8,8 +8,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..registry import UserError
+
+if TYPE_CHECKING:
+    from .experiment import Experiment, Stage
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,6 +23,9 @@ def run(options: argparse.Namespace) -> int:
     flags, files = parse_flags(options.settings), _config_files(options.config)
     seeds = _seeds(options.seeds)
     experiment = resolve(options.experiment, flags, files)
+    for flag in ("entity", "group", "tags") if not options.wandb else ():
+        if getattr(options, f"wandb_{flag}"):
+            raise UserError(f"--wandb-{flag} without --wandb\nAdd --wandb PROJECT, which turns the logging on.")
     wandb = {
         "project": options.wandb,
         "entity": options.wandb_entity,
@@ -69,13 +76,17 @@ def fetch(options: argparse.Namespace) -> None:
     """`fulgurite fetch`."""
     from ..datamodules.sources.download import fetch as fetch_source
 
-    names = [*options.names]
+    names, further = [*options.names], [*options.settings, *options.config]
     if options.experiment:
-        from .experiment import resolve
+        from .experiment import parse_flags, resolve
+        from .needs import sources_of
 
-        names += resolve(options.experiment).meta["sources"] or []
+        experiment = resolve(options.experiment, parse_flags(options.settings), _config_files(options.config))
+        names += sources_of(experiment)
         if not names:
             print(f"{options.experiment} needs no download")
+    elif further:
+        raise UserError(f"'{further[0]}' is too much\nSettings and files go with --for EXPERIMENT.")
     elif not names:
         raise UserError(
             "fetch what?\nfulgurite fetch NAME, or --for EXPERIMENT\nfulgurite list sources   shows the names"
@@ -141,7 +152,8 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
     from .experiment import parse_flags, resolve
     from .settings import read_yaml
 
-    folder, config, settings = Path("runs") / verb, [], None
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder, config, settings = Path("runs") / verb / f"{verb}-{stamp}", [], None
     for option, value in itertools.pairwise(arguments):
         if option in ("-c", "--config") and Path(value).suffix in (".yaml", ".yml"):
             read_yaml(_config_files([value])[0])
@@ -154,13 +166,18 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
                 f"{experiment.name} has {len(chosen)} stages to {verb}\n"
                 f"fulgurite run {experiment.name}   runs all its stages"
             )
-        folder, settings = Path("runs") / experiment.name, chosen[0].settings
+        folder = Path("runs") / experiment.name / f"{verb}-{stamp}"
+        from .stages import expand
+
+        if verb != "fit" and not _given(arguments, "--ckpt_path", "--print_config", "--help", "-h"):
+            checkpoint = _newest_checkpoint(verb, experiment, chosen[0])
+            print(f"checkpoint: {checkpoint}, of the newest finished run", file=sys.stderr)
+            arguments = [*arguments, "--ckpt_path", str(checkpoint)]
+        settings = expand(chosen[0].settings, folder, experiment.seed)
         values = {k: v for k, v in settings.to_dict().items() if k != "ckpt_path"}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(values, file, sort_keys=False)
         config = ["-c", file.name]
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = folder / f"{verb}-{stamp}"
 
     from .lightning import run_verb
     from .lightning_stage import default_callbacks
@@ -172,6 +189,30 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
             Path(path).unlink()
     print(folder)
     return 0
+
+
+def _given(arguments: list[str], *options: str) -> bool:
+    return any(a.partition("=")[0] in options or a.endswith(".help") for a in arguments)
+
+
+def _newest_checkpoint(verb: str, experiment: Experiment, stage: Stage) -> Path:
+    """The checkpoint that a stage names, or that its fit left, in the newest finished run of its experiment.
+
+    Raises:
+        UserError: if there is none.
+    """
+    from .run_folder import all_runs
+
+    root = Path("runs")
+    named = str(stage.settings.get("ckpt_path") or f"${{run_dir}}/{stage.name}/checkpoints/last.ckpt")
+    for run in reversed(list(all_runs(root / experiment.name))):
+        checkpoint = Path(named.replace("${run_dir}", str(run.path)))
+        if run.path.parent == root / experiment.name and run.finished and checkpoint.is_file():
+            return checkpoint
+    raise UserError(
+        f"{verb} needs a checkpoint, and {root} holds no finished run of {experiment.name}\n"
+        f"Give one with --ckpt_path FILE, or make one:\nfulgurite run {experiment.name}"
+    )
 
 
 def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:

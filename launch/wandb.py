@@ -86,6 +86,13 @@ def has_key() -> bool:
     return False
 
 
+def log_settings(run: wandb.Run, folder: Path, settings: dict[str, Any]) -> None:
+    """Give a stage's resolved settings, the commit and the versions to its W&B run, as its config."""
+    from .record import git_state, versions
+
+    run.config.update({folder.name: settings, "git": git_state(), "versions": versions()}, allow_val_change=True)
+
+
 def log_stage(run: wandb.Run, folder: Path) -> None:
     """Give a finished stage to its W&B run: metrics, tables, pictures and films of results.json, the last checkpoint
     and every PEFT adapter folder as artifacts.

@@ -21,6 +21,7 @@ from tarfile import TarError
 from ...registry import UserError
 from . import cache
 from .catalogue import Source, find_source
+from .hub import fetch_hub, is_hub, is_hub_cached
 from .pip_client import DownloadFailed, OnBytes, download_sdist, download_wheel
 from .unpack import sha256_of, unpack
 
@@ -28,12 +29,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENO
 
 
 def is_cached(name: str) -> bool:
-    """Whether the source is in the cache, whole.
+    """Whether the source is in the cache, whole (`hf:ORG/NAME`: whether the Hub client's cache has it).
 
     Raises:
         UserError: if there is no such source.
     """
-    return cache.damage(find_source(name)) is None
+    return is_hub_cached(name) if is_hub(name) else cache.damage(find_source(name)) is None
 
 
 def fetch(name: str, *, offline: bool | None = None, progress: bool = True) -> Path:
@@ -42,7 +43,7 @@ def fetch(name: str, *, offline: bool | None = None, progress: bool = True) -> P
     Safe to call from many processes at once: one works, the others wait and say so.
 
     Args:
-        name: name in the catalogue.
+        name: name in the catalogue, or `hf:ORG/NAME` for a model of the Hugging Face Hub.
         offline: use no network; None reads it off the environment variable `FULGURITE_OFFLINE` (set and not 0).
         progress: say on stderr what is fetched (licence, size), with a progress bar on a terminal.
 
@@ -53,12 +54,14 @@ def fetch(name: str, *, offline: bool | None = None, progress: bool = True) -> P
         UserError: unknown name, no network or pip, wrong sha256, full disk, unwritable cache. The cache is then as it
             was before.
     """
+    if offline is None:
+        offline = os.environ.get("FULGURITE_OFFLINE", "0") not in ("", "0")
+    if is_hub(name):
+        return fetch_hub(name, offline=offline)
     source = find_source(name)
     folder = cache.source_folder(name)
     if cache.damage(source) is None:
         return folder
-    if offline is None:
-        offline = os.environ.get("FULGURITE_OFFLINE", "0") not in ("", "0")
     cache.make_folder(folder.parent)
     with cache.lock(name, waiting=f"{name}: another process is fetching it, waiting for that" if progress else ""):
         _sweep(name)

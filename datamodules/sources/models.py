@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...registry import UserError, nearest
+from ...registry import UserError, did_you_mean
 from .catalogue import SOURCES
 from .download import fetch
 
@@ -38,9 +38,9 @@ def resolve_model(name: str) -> str:
         raise UserError(
             f"no model folder at {name}\nGive a folder, a Hugging Face id, or one of {', '.join(_model_names())}"
         )
-    near = nearest(name, _model_names()) if "/" not in name else []
-    if near:
-        raise UserError(f"no model named '{name}'\nDid you mean {' or '.join(repr(n) for n in near)}?")
+    hint = did_you_mean(name, _model_names()) if "/" not in name else ""
+    if hint:
+        raise UserError(f"no model named '{name}'\n{hint}")
     return name
 
 

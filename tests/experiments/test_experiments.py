@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 from fulgurite.datamodules.sources.catalogue import SOURCES
 from fulgurite.launch.experiment import EXPERIMENTS, LIGHTNING_VERBS, names, resolve
+from fulgurite.launch.needs import sources_of
 
 SMALL = [n for n in names() if n.rpartition("/")[2] in ("hello", "smoke")]
 
@@ -32,7 +34,8 @@ def test_resolves_and_tells_what_it_is(name):
 
 @pytest.mark.parametrize("name", names())
 def test_its_sources_are_in_the_catalogue(name):
-    assert set(resolve(name).meta["sources"] or ()) <= SOURCES.keys()
+    for source in sources_of(resolve(name)):
+        assert source in SOURCES or re.fullmatch(r"hf:[\w.-]+/[\w.-]+", source)
 
 
 @pytest.mark.parametrize("name", names())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from pathlib import Path
+
 import pytest
 from packaging.requirements import Requirement
 
 from fulgurite.cli import main
 from fulgurite.launch import doctor
+from fulgurite.registry import PLUGIN_GROUP, ROOT
 
 RELEASED = doctor.requirements
 NEEDS = {
@@ -21,6 +25,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The requirements of a small made-up release."""
     needs = {extra: tuple(Requirement(line) for line in lines) for extra, lines in NEEDS.items()}
     monkeypatch.setattr(doctor, "requirements", lambda: needs)
+    monkeypatch.setattr(doctor, "ROOT", Path("/an/installed/copy"))
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -53,7 +58,7 @@ def test_the_report_covers_machine_versions_each_paper_and_the_cache(capsys):
     text = capsys.readouterr().out
     titles = [line for line in text.splitlines() if line and not line.startswith(" ")]
     assert titles[:4] == ["machine", "versions", "GPU", "hello"]
-    assert titles[4:9] == ["dnd", "chunking", "paro", "viki", "gamecraft"] and titles[-1] == "sources in the cache"
+    assert titles[4:7] == ["dnd", "viki", "gamecraft"] and titles[-1] == "sources in the cache"
     assert "GB of memory" in text and "GB free" in text
     assert "  fulgurite run hello: runs here" in text
     gamecraft = text[text.index("\ngamecraft") : text.index("\nsweep")]
@@ -80,5 +85,19 @@ def test_an_experiment_too_large_for_this_machine_is_said_not_to_run_here(tmp_pa
 def test_requirements_of_every_extra_are_read_from_the_release_itself():
     found = {extra: [r.name for r in wanted] for extra, wanted in RELEASED().items()}
     assert "torch" in found[""] and "jsonargparse" in found[""]
-    assert set(doctor.PAPERS) <= set(found)
+    assert {"dnd", "chunking", "paro", "viki", "gamecraft"} <= set(found)
     assert next(iter(found)) == ""
+
+
+def test_a_clone_is_told_the_command_of_its_own_environment(monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", ROOT)
+    assert ".venv/bin/pip install -e '.[viki]'" in doctor.missing_package("mujoco")
+
+
+def test_a_plugin_that_fails_at_import_is_reported(tmp_path, monkeypatch, capsys):
+    (tmp_path / "some_plugin.py").write_text("raise RuntimeError('not today')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    point = importlib.metadata.EntryPoint("some", "some_plugin", PLUGIN_GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: (point,))
+    assert main(["doctor"]) == 0
+    assert "plug-in some is broken: some_plugin: RuntimeError: not today" in capsys.readouterr().out

@@ -15,6 +15,17 @@ def run_two(fulgurite_process, parts, folder, **env: str) -> subprocess.Complete
     return fulgurite_process("run", "noisy.yaml", *TWO, cwd=folder, env={**parts, **env})
 
 
+def test_the_second_process_follows_the_first_from_seed_to_seed(noisy, fulgurite_process, parts):
+    one = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "1", "--seeds", "0,1")
+    done = fulgurite_process(
+        "run", "noisy.yaml", *one, cwd=noisy.parent, env={**parts, "NOTE_BATCHES": str(noisy.parent)}
+    )
+    assert done.returncode == 0, done.stderr
+    (summary,) = (noisy.parent / "runs" / "noisy").glob("seeds-*.json")
+    assert json.loads(summary.read_text())["seeds"] == [0, 1]
+    assert [len((noisy.parent / f"rank{rank}.txt").read_text().splitlines()) for rank in (0, 1)] == [24, 24]
+
+
 def test_two_processes_see_different_draws_run_all_stages_and_resume_bit_equal(
     noisy, fulgurite_process, parts, only_run, same_run, tmp_path
 ):

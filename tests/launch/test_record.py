@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jsonschema
 import pytest
 
 from fulgurite.launch.experiment import resolve
-from fulgurite.launch.record import finite, write_record
+from fulgurite.launch.record import finite, git_state, write_record
 from fulgurite.launch.run_folder import all_runs, choose
 from fulgurite.registry import ROOT
 
@@ -79,6 +80,21 @@ def test_tables_and_statements_of_a_stage_reach_the_record_and_no_nan_does(tmp_p
 def test_finite_changes_nothing_else():
     content = {"a": [1, 2.5, "x", None, True], "b": {"c": -0.0}}
     assert finite(content) == content
+
+
+def test_files_that_git_does_not_know_are_no_changes(tmp_path, monkeypatch):
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    (tmp_path / "known.py").write_text("")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr("fulgurite.launch.record.ROOT", tmp_path)
+    for name, changed in (("notes.txt", 0), ("known.py", 1)):
+        (tmp_path / name).write_text("new")
+        assert git_state.__wrapped__()["changed_files"] == changed
 
 
 def test_a_failed_run_leaves_its_record_with_the_error(tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import pytest
 
+from fulgurite.launch import reuse, run_folder
 from fulgurite.launch.experiment import Experiment, resolve
-from fulgurite.launch.run_folder import RunFolder, choose, inputs_digest
+from fulgurite.launch.run_folder import RunFolder, choose, code_digest, inputs_digest
 from fulgurite.launch.settings import Leaf
 
 STAGED = """\
@@ -35,7 +37,9 @@ def finish(run: RunFolder, experiment: Experiment, *names: str) -> None:
         if stage.name in names:
             (run.path / stage.name).mkdir(exist_ok=True)
             (run.path / stage.name / "weights").write_text(f"{run.path.name} {stage.name}")
-            run.stage(stage.name).update(state="done", digest=stage.digest(), inputs=inputs_digest(stage))
+            run.stage(stage.name).update(
+                state="done", digest=stage.digest(), inputs=inputs_digest(stage), code=code_digest()
+            )
     run.save()
 
 
@@ -77,7 +81,7 @@ def test_other_code_or_new_keeps_nothing(experiment_file: Path, tmp_path: Path) 
     finish(donor, whole, "first", "second")
     afresh = choose(other, tmp_path / "runs", True)
     assert all(s["state"] == "pending" for s in afresh.state["stages"].values())
-    donor.state["code"] = "another"
+    donor.stage("first")["code"] = "another"
     donor.save()
     changed = choose(resolved(experiment_file, third__model__width=4), tmp_path / "runs", False)
     assert all(s["state"] == "pending" for s in changed.state["stages"].values())
@@ -91,3 +95,63 @@ def test_a_stage_that_did_not_end_well_is_not_taken(experiment_file: Path, tmp_p
     donor.save()
     changed = choose(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
     assert [n for n, s in changed.state["stages"].items() if s["state"] == "done"] == ["first"]
+
+
+def test_the_code_of_the_stage_counts_not_the_code_that_began_the_run(experiment_file: Path, tmp_path: Path) -> None:
+    whole = resolved(experiment_file)
+    donor = choose(whole, tmp_path / "runs", False)
+    finish(donor, whole, "first", "second", "third")
+    donor.state["code"] = "another"  # the run began with other code, and was taken up again with the code of now
+    donor.stage("second")["code"] = "another"
+    donor.save()
+    changed = choose(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
+    assert [n for n, s in changed.state["stages"].items() if s["state"] == "done"] == ["first"]
+
+
+def test_a_take_over_that_is_killed_leaves_a_run_that_begins_at_the_first_stage(
+    experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, other = resolved(experiment_file), resolved(experiment_file, third__model__width=3)
+    finish(choose(whole, tmp_path / "runs", False), whole, "first", "second", "third")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(reuse, "_link", killed)
+    with pytest.raises(KeyboardInterrupt):
+        choose(other, tmp_path / "runs", False)
+    (cut,) = (r for r in run_folder.all_runs(tmp_path / "runs") if r.state["digest"] == other.digest())
+    assert not cut.finished and not (cut.path / "first").exists()
+    monkeypatch.undo()
+    again = choose(other, tmp_path / "runs", False)
+    assert again.path == cut.path and all(s["state"] == "pending" for s in again.state["stages"].values())
+
+
+def test_a_changed_file_in_a_folder_or_deep_in_a_list_is_a_changed_input(experiment_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    inner = tmp_path / "data" / "a.txt"
+    inner.write_text("1")
+    for value in (str(tmp_path / "data"), [{"deep": {"files": [str(inner)]}}]):
+        stage = resolve("hello", [(("trainer", "plugins"), Leaf(value, "--trainer.plugins"))]).stages[0]
+        before, size = inputs_digest(stage), inner.stat().st_size
+        with inner.open("a") as file:  # in place: the folder's own time stays
+            file.write("2")
+        assert inner.stat().st_size > size and inputs_digest(stage) != before
+
+
+def test_the_code_digest_covers_what_plugins_and_allowed_packages_bring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("some_plugin", "allowed_one"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+        (tmp_path / name / "parts.py").write_text("a = 1\n")
+    point = importlib.metadata.EntryPoint("some", "some_plugin", "fulgurite.plugins")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: (point,))
+    monkeypatch.setenv("FULGURITE_ALLOW_IMPORTS", "allowed_one, nowhere_to_be_found")
+    monkeypatch.syspath_prepend(tmp_path)
+    seen = {code_digest()}
+    for name in ("some_plugin", "allowed_one"):
+        (tmp_path / name / "parts.py").write_text("a = 2\n")
+        seen.add(code_digest())
+    assert len(seen) == 3

@@ -45,6 +45,59 @@ def test_a_run_without_a_key_is_one_offline_run_with_metrics_and_checkpoint(tmp_
     assert "Tip" not in capsys.readouterr().err
 
 
+def test_settings_commit_and_versions_are_the_config_of_the_run(tmp_path):
+    with ours.open_run(tmp_path / "run" / "fit", project="p") as run:
+        ours.log_settings(run, tmp_path / "run" / "fit", {"model": {"width": 3}})
+        config = dict(run.config)
+    assert config["fit"]["model"]["width"] == 3
+    assert config["versions"]["torch"] and "git" in config
+
+
+def test_a_failed_stage_ends_its_run_with_exit_code_1(tmp_path, monkeypatch):
+    import wandb
+
+    codes: list[object] = []
+    finish = wandb.finish
+
+    def noted(exit_code: int | None = None) -> None:
+        codes.append(exit_code)
+        finish(exit_code=exit_code)
+
+    monkeypatch.setattr(wandb, "finish", noted)
+    flags = ["--model.optimizer.class_path", "torch.optim.SGD", "--model.optimizer.lr", "-1.0"]
+    assert main(["run", "hello", "--output", str(tmp_path / "runs"), "--wandb", "p", *flags]) == 2
+    assert codes == [1]
+
+
+@pytest.mark.parametrize("flag", ["entity", "group", "tags"])
+def test_an_option_of_wandb_without_wandb_is_refused(flag, tmp_path, capsys):
+    assert main(["run", "hello", "--output", str(tmp_path / "runs"), f"--wandb-{flag}", "a"]) == 2
+    assert f"--wandb-{flag} without --wandb" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_says_that_nothing_is_logged(hello_runs, tmp_path, capsys):
+    root = shutil.copytree(hello_runs, tmp_path / "copied")
+    quick = ["run", "hello", "--output", str(root), "--trainer.max_epochs", "1", "--data.num_batches", "4"]
+    assert main([*quick, "--model.width", "4", "--wandb", "p"]) == 0
+    assert "nothing is logged to W&B" in capsys.readouterr().err
+    assert not list(root.rglob("wandb_id"))
+
+
+def test_a_command_takes_an_artifact_where_it_takes_a_path(tmp_path, monkeypatch):
+    from fulgurite.launch import command_line
+
+    def command(place: Path, text: str = "") -> None:
+        """Note what is given."""
+        seen.append((place, text))
+
+    seen: list[tuple[Path, str]] = []
+    monkeypatch.setattr(command_line, "COMMANDS", {"some command": command})
+    monkeypatch.setattr(ours, "local_path", lambda text: tmp_path / text.rpartition("/")[2])
+    command_line.run_command("some command", ["--place", "artifact:team/p/abc-gen:v0", "--text", "artifact:x"])
+    assert seen == [(tmp_path / "abc-gen:v0", "artifact:x")]
+
+
 def test_a_run_folder_keeps_its_id(tmp_path):
     first = ours.run_id(tmp_path)
     assert ours.run_id(tmp_path) == first

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ....registry import UserError, nearest
+from ....registry import UserError, did_you_mean
 from ...sources.catalogue import SOURCES
 from ..examples import Item
 
@@ -43,10 +43,7 @@ def make_items(name: str, folder: Path) -> list[Item]:
     """
     file = folder / name / "task.json"
     if name not in task_names():
-        near = nearest(name, task_names())
-        hint = (
-            f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"There are: {', '.join(task_names())}"
-        )
+        hint = did_you_mean(name, task_names(), f"There are: {', '.join(task_names())}")
         raise UserError(f"the bigbench source keeps no task '{name}'\n{hint}")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....registry import UserError, nearest
+from ....registry import UserError, did_you_mean
 from ..examples import Item
 
 DEFAULT_SIZE = 2000
@@ -28,8 +28,7 @@ def make_items(name: str, *, limit: int | None, seed: int) -> list[Item]:
             f"'reasoning_gym:{name}' needs the package {error.name}\npip install 'fulgurite[dnd]'"
         ) from None
     if name not in DATASETS:
-        near = nearest(name, sorted(DATASETS))
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?" if near else f"It has {len(DATASETS)} of them."
+        hint = did_you_mean(name, sorted(DATASETS), f"It has {len(DATASETS)} of them.")
         raise UserError(f"reasoning_gym has no generator '{name}'\n{hint}")
     size = DEFAULT_SIZE if limit is None else min(DEFAULT_SIZE, max(60, limit * _PER_LIMIT))
     try:

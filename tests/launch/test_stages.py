@@ -1,0 +1,229 @@
+"""The stage runner: its further processes, what it leaves while it runs and when it can't begin, a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fulgurite
+from fulgurite.cli import main
+from fulgurite.launch import estimate, lightning_stage, stages
+from fulgurite.launch.estimate import took
+from fulgurite.launch.experiment import resolve
+from fulgurite.launch.record import git_state, of_the_test, write_record
+from fulgurite.launch.run_folder import all_runs, choose, code_digest
+from fulgurite.launch.settings import Leaf
+from fulgurite.launch.stages import JOIN_VARIABLE, RunOptions, run_experiment
+from fulgurite.registry import UserError
+
+QUICK = {"trainer__max_epochs": 1, "data__num_batches": 2, "model__width": 2}
+
+
+def _hello(seed: int = 0) -> Any:
+    flags = [(tuple(k.split("__")), Leaf(v, f"--{k}")) for k, v in QUICK.items()]
+    return resolve("hello", [*flags, (("seed_everything",), Leaf(seed, "--seeds"))])
+
+
+def _record(root: Path) -> dict[str, Any]:
+    (file,) = root.rglob("record.json")
+    return dict(json.loads(file.read_text()))
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lightning stages that only note that they were run: verb and seed."""
+    seen: list[str] = []
+
+    def stage(verb: str, settings: Any, folder: Path, *_: object) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        seen.append(f"{verb} {settings.get('seed_everything')}")
+        return "done"
+
+    monkeypatch.setattr(lightning_stage, "run_lightning_stage", stage)
+    return seen
+
+
+def test_a_further_process_skips_what_the_first_one_ran_before_and_joins_its_stage(tmp_path, monkeypatch, pretended):
+    first, second = _hello(0), _hello(1)
+    done = run_experiment(first, RunOptions(tmp_path))
+    begun = choose(second, tmp_path, new=False)
+    pretended.clear()
+    monkeypatch.setenv(JOIN_VARIABLE, f"{second.digest()}::fit::{begun.path}")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run_experiment(first, RunOptions(tmp_path)).path == done.path and not pretended
+    with pytest.raises(SystemExit) as left:
+        run_experiment(second, RunOptions(tmp_path))
+    assert left.value.code == 0 and pretended == ["fit 1"]
+
+
+@pytest.mark.parametrize("environment", [{"WORLD_SIZE": "4"}, {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}])
+def test_processes_of_torchrun_or_srun_are_refused_before_anything_is_made(environment, tmp_path, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", "hello", "--output", str(tmp_path / "runs")]) == 2
+    text = capsys.readouterr().err
+    assert "--trainer.devices N" in text and "fulgurite fit" in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_process_under_a_launcher_and_an_interactive_shell_of_slurm_run(tmp_path, monkeypatch, pretended):
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    assert run_experiment(_hello(), RunOptions(tmp_path)).finished
+
+
+def test_a_run_has_settings_and_a_record_from_its_first_moment(tmp_path, monkeypatch):
+    seen: list[dict[str, Any]] = []
+
+    def stage(verb: str, settings: Any, folder: Path, *_: object) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        seen.append(_record(tmp_path))
+        assert (folder.parent / "resolved.json").is_file()
+        return "done"
+
+    monkeypatch.setattr(lightning_stage, "run_lightning_stage", stage)
+    run_experiment(_hello(), RunOptions(tmp_path, command="typed"))
+    assert [r["status"] for r in seen] == ["running", "running"] and seen[0]["command"] == "typed"
+    record = _record(tmp_path)
+    assert record["status"] == "done"
+    for stage_record in record["stages"]:
+        assert (stage_record["code"], stage_record["git"]) == (code_digest(), git_state())
+
+
+def test_a_refusal_before_the_first_stage_is_in_the_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(UserError, match="GB free, the run needs"):
+        run_experiment(_hello(), RunOptions(tmp_path))
+    record = _record(tmp_path)
+    assert record["status"] == "failed" and "GB free, the run needs" in record["error"]
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_skipped(tmp_path, monkeypatch, pretended):
+    experiment = _hello()
+    stale = choose(experiment, tmp_path, new=False)
+    run_experiment(experiment, RunOptions(tmp_path))
+    before = len(pretended)
+    monkeypatch.setattr(stages, "choose", lambda *_: stale)  # chosen before the other one ended
+    assert run_experiment(experiment, RunOptions(tmp_path)).finished
+    assert len(pretended) == before
+
+
+def test_a_full_disk_hides_no_error_and_is_told_by_itself(tmp_path, monkeypatch, capsys):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def broken(*_: object) -> str:
+        monkeypatch.setattr(stages, "write_record", full)
+        raise ZeroDivisionError("in the model")
+
+    monkeypatch.setattr(lightning_stage, "run_lightning_stage", broken)
+    with pytest.raises(ZeroDivisionError):
+        run_experiment(_hello(), RunOptions(tmp_path / "a"))
+    assert capsys.readouterr().err.count("the run's record can't be written") == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(lightning_stage, "run_lightning_stage", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        run_experiment(_hello(), RunOptions(tmp_path / "b"))
+
+
+def test_a_stage_that_went_on_with_other_code_is_nobody_s_to_take_over(tmp_path, monkeypatch, pretended):
+    experiment = _hello()
+    run = choose(experiment, tmp_path, new=False)
+    (run.path / "fit" / "checkpoints").mkdir(parents=True)
+    (run.path / "fit" / "checkpoints" / "last.ckpt").touch()
+    run.stage("fit").update(state="running", code="older")
+    run.stage("test").update(state="running", code="older")  # begins anew
+    run.save()
+    done = run_experiment(experiment, RunOptions(tmp_path))
+    assert (done.stage("fit")["code"], done.stage("test")["code"]) == ("several", code_digest())
+
+
+def test_what_a_stage_writes_into_a_folder_that_it_names_is_no_changed_input(tmp_path, monkeypatch):
+    outside = tmp_path / "outside.d"
+    outside.mkdir()
+    experiment = resolve("hello", [(("trainer", "default_root_dir"), Leaf(str(outside), "--trainer.default_root_dir"))])
+
+    def stage(verb: str, settings: Any, folder: Path, *_: object) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        if verb == "fit":
+            (outside / "notes").write_text("made by the stage")
+        return "done"
+
+    monkeypatch.setattr(lightning_stage, "run_lightning_stage", stage)
+    first = run_experiment(experiment, RunOptions(tmp_path / "runs"))
+    assert run_experiment(experiment, RunOptions(tmp_path / "runs")).path == first.path
+
+
+def test_metrics_that_two_stages_share_keep_both_values(tmp_path):
+    experiment = _hello()
+    run = choose(experiment, tmp_path, new=True)
+    for stage, metrics in {"fit": {"loss": 1.0, "a": 2.0}, "test": {"loss": 3.0}}.items():
+        (run.path / stage).mkdir()
+        (run.path / stage / "results.json").write_text(json.dumps({"schema_version": 1, "metrics": metrics}))
+    write_record(run, experiment, "", None)
+    assert _record(tmp_path)["metrics"] == {"fit/loss": 1.0, "a": 2.0, "test/loss": 3.0}
+
+
+def test_a_test_s_metrics_are_known_with_and_without_their_stage():
+    metrics = {"train/loss": 1.0, "test/a": 2.0, "again/test/b": 3.0, "latest/c": 4.0}
+    assert list(of_the_test(metrics)) == ["test/a", "again/test/b"]
+
+
+def test_the_record_of_a_call_from_python_shows_its_overrides(tmp_path, pretended):
+    record = fulgurite.run("hello", output=tmp_path, model__width=3, **{"trainer.max_epochs": 2})
+    assert record["command"] == "fulgurite.run('hello', model__width=3, **{'trainer.max_epochs': 2})"
+
+
+def test_times_of_stages_taken_over_are_said_apart_and_are_no_estimate(tmp_path, pretended, capsys):
+    assert took([{"seconds": 100.0, "reused_from": "x"}, {"seconds": 7.0}]) == (
+        "7 s (and 1 min 40 s in stages taken over from an earlier run)"
+    )
+    run = run_experiment(_hello(), RunOptions(tmp_path))
+    run.stage("fit")["reused_from"] = "another"
+    run.save()
+    run_experiment(_hello(1), RunOptions(tmp_path))
+    assert "as the last run here" not in capsys.readouterr().err
+    run_experiment(_hello(2), RunOptions(tmp_path))
+    assert "as the last run here" in capsys.readouterr().err
+
+
+def test_runs_that_were_killed_or_still_run_are_listed_shown_and_compared(tmp_path, monkeypatch, capsys, pretended):
+    monkeypatch.setenv("COLUMNS", "200")
+    whole = run_experiment(_hello(), RunOptions(tmp_path))
+    cut = choose(_hello(1), tmp_path, new=False)  # killed before its first stage
+    stages.write_resolved(cut, _hello(1))
+    cut.stage("fit")["state"] = "running"
+    cut.save()
+    write_record(cut, _hello(1), "", None, running=True)
+
+    def runs(*arguments: str) -> str:
+        assert main(["runs", *arguments, "--output", str(tmp_path)]) == 0
+        return capsys.readouterr().out
+
+    capsys.readouterr()
+    assert f"{cut.path.name}  killed" in runs("list")
+    assert "killed; the report is written when the run ends" in runs("show", cut.path.name)
+    with cut.lock():
+        assert f"{cut.path.name}  running" in runs("list")
+    assert "seed_everything" in runs("compare", whole.path.name, cut.path.name)
+    (cut.path / "record.json").unlink()
+    assert f"{cut.path.name}  killed" in runs("list") and "killed" in runs("show", cut.path.name)
+    runs("clean")
+    assert [r.path for r in all_runs(tmp_path)] == [whole.path]
+
+
+def test_a_run_is_found_by_its_id_or_whole_parts_of_its_path_only(tmp_path):
+    from fulgurite.launch.runs import find_run
+
+    run = choose(_hello(), tmp_path, new=True)
+    name = run.path.name
+    for said in (str(run.path), name, f"hello/{name}", name.rpartition("-")[2]):
+        assert find_run(tmp_path, said).path == run.path
+    for said in (name[-1], name[-3:], name[3:], ""):
+        with pytest.raises(UserError, match="no run in"):
+            find_run(tmp_path, said)
