@@ -26,6 +26,8 @@ SETTING_VERBS = ("run", "explain", "fetch")  # they take any setting, --key VALU
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status. A user's mistake is a short text on stderr and status 2."""
+    # OpenMP's waiting threads spin by default: beside any other busy process, small models then train ten times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)

@@ -67,7 +67,7 @@ def overhead(pairs: int = 5, steps: int = 1000, width: int = 16, json: Path | No
     cpu_ratios = [bare / ours for bare, ours in zip(cpu_s["bare"], cpu_s["fulgurite"], strict=True)]
     _show(speeds, ratios, cpu_ratios, steps)
     if json is not None:
-        from .record import git_state, machine, versions
+        from .records.record import git_state, machine, versions
 
         content = {
             "schema_version": 1,
@@ -157,10 +157,10 @@ def _bare(folder: Path, steps: int, width: int) -> tuple[float, float]:
 
 def _ours(folder: Path, steps: int, width: int) -> tuple[float, float]:
     """Seconds (wall, processor) of a fit with what `fulgurite run hello` builds; its progress lines are thrown away."""
-    from .experiment import parse_flags, resolve
+    from .config.experiment import parse_flags, resolve
     from .lightning import build
-    from .lightning_stage import default_callbacks
-    from .stages import expand
+    from .stages.lightning_stage import default_callbacks
+    from .stages.runner import expand
 
     values = {
         "trainer.max_epochs": steps // STEPS_PER_EPOCH,

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from ..registry import COMMANDS, UserError, did_you_mean
-from .key_check import INJECTED
+from .config.key_check import INJECTED
 
 
 class _Parser(jsonargparse.ArgumentParser):
@@ -36,7 +36,7 @@ def run_command(name: str, arguments: list[str]) -> int:
     function = COMMANDS[name]
     parser = _Parser(prog=f"fulgurite {name}", description=(inspect.getdoc(function) or "").partition("\n\n")[0])
     parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
-    values = parser.instantiate_classes(parser.parse_args(arguments))
+    values = parser.instantiate(parser.parse_args(arguments))
     outcome = function(**_injected(function), **_downloaded(values.as_dict()))
     return int(outcome or 0)
 
@@ -56,7 +56,7 @@ def call_command(name: str, values: dict[str, Any]) -> Any:
     function = COMMANDS[name]
     parser = _Parser(prog=f"fulgurite {name}")
     parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
-    parsed = parser.instantiate_classes(parser.parse_object(values))
+    parsed = parser.instantiate(parser.parse_object(values))
     return function(**_injected(function), **parsed.as_dict())
 
 

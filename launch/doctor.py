@@ -19,10 +19,10 @@ from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
 from ..datamodules.sources.download import is_cached
 from ..registry import ROOT, UserError, load_plugins
-from .estimate import memory_gb
-from .experiment import names, resolve
-from .needs import sources_of
-from .run_folder import DEFAULT_ROOT
+from .config.experiment import names, resolve
+from .config.needs import sources_of
+from .stages.estimate import memory_gb
+from .stages.run_folder import DEFAULT_ROOT
 
 TOOLS = ("sweep", "demo")
 OTHER_EXTRAS = (*TOOLS, "dev", "all")

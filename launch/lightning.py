@@ -21,9 +21,9 @@ from lightning.pytorch.loggers import Logger
 from ..datamodules.files import atomic_write
 from ..registry import UserError
 from .callbacks import ResumePoint
-from .key_check import allowed_packages
-from .refusals import RefusedConfig, refusals
-from .settings import Settings
+from .config.key_check import allowed_packages
+from .config.refusals import RefusedConfig, refusals
+from .config.settings import Settings
 
 PARSER_MODE = "omegaconf+"
 

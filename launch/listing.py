@@ -8,10 +8,10 @@ from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
 from ..datamodules.sources.download import is_cached
 from ..registry import PLUGIN_GROUP, Entry, UserError, did_you_mean, read_index
-from .experiment import EXPERIMENTS, find, names
-from .settings import read_yaml, short_path
-from .signatures import locate, parameters
-from .tables import print_table
+from .config.experiment import EXPERIMENTS, find, names
+from .config.settings import read_yaml, short_path
+from .config.signatures import locate, parameters
+from .records.tables import print_table
 
 console = Console(highlight=False, soft_wrap=True, width=None)
 

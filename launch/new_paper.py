@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..datamodules.files import atomic_write
 from ..registry import ROOT, UserError, read_index
-from .experiment import EXPERIMENTS, LIGHTNING_VERBS
+from .config.experiment import EXPERIMENTS, LIGHTNING_VERBS
 
 TEMPLATES = Path(__file__).parent / "templates"
 LONGEST = 30

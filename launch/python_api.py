@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..registry import UserError
-from .experiment import LIGHTNING_VERBS, resolve
+from .config.experiment import LIGHTNING_VERBS, resolve
+from .config.settings import Leaf
 from .lightning import Built
 from .lightning import build as build_settings
-from .settings import Leaf
-from .stages import RunOptions, expand, run_experiment
+from .stages.runner import RunOptions, expand, run_experiment
 
 
 def run(experiment: str, *, output: str | Path = "runs", new: bool = False, **overrides: Any) -> dict[str, Any]:

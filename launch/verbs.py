@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from ..registry import UserError
 
 if TYPE_CHECKING:
-    from .experiment import Experiment, Stage
+    from .config.experiment import Experiment, Stage
 
 
 def run(options: argparse.Namespace) -> int:
     """`fulgurite run`: the stages of an experiment, once for each seed if seeds are given."""
-    from .experiment import parse_flags, resolve
+    from .config.experiment import parse_flags, resolve
 
     flags, files = parse_flags(options.settings), _config_files(options.config)
     seeds = _seeds(options.seeds)
@@ -34,16 +34,16 @@ def run(options: argparse.Namespace) -> int:
     }
     max_time_s = _seconds(options.max_time)
 
-    from .stages import RunOptions, run_experiment
+    from .stages.runner import RunOptions, run_experiment
 
     command = shlex.join(["fulgurite", *sys.argv[1:]])
     run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb if options.wandb else None, command)
     if seeds:
-        from .seeds import run_seeds
+        from .stages.seeds import run_seeds
 
         return run_seeds(options.experiment, flags, files, seeds, run_options)
     folder = run_experiment(experiment, run_options)
-    from .runs import print_outcome
+    from .stages.past_runs import print_outcome
 
     return print_outcome(folder.path)
 
@@ -64,8 +64,8 @@ def info(options: argparse.Namespace) -> None:
 
 def explain(options: argparse.Namespace) -> None:
     """`fulgurite explain`."""
-    from .experiment import parse_flags, resolve
-    from .explain import print_explanation
+    from .config.experiment import parse_flags, resolve
+    from .config.explain import print_explanation
 
     print_explanation(
         resolve(options.experiment, parse_flags(options.settings), _config_files(options.config)), options.key
@@ -78,8 +78,8 @@ def fetch(options: argparse.Namespace) -> None:
 
     names, further = [*options.names], [*options.settings, *options.config]
     if options.experiment:
-        from .experiment import parse_flags, resolve
-        from .needs import sources_of
+        from .config.experiment import parse_flags, resolve
+        from .config.needs import sources_of
 
         experiment = resolve(options.experiment, parse_flags(options.settings), _config_files(options.config))
         names += sources_of(experiment)
@@ -104,7 +104,7 @@ def cache(options: argparse.Namespace) -> None:
 
 def runs(options: argparse.Namespace) -> None:
     """`fulgurite runs list|show|compare|clean`."""
-    from . import runs as past
+    from .stages import past_runs as past
 
     root = Path(options.output)
     if options.action == "show":
@@ -119,7 +119,7 @@ def runs(options: argparse.Namespace) -> None:
 
 def results(options: argparse.Namespace) -> None:
     """`fulgurite results`."""
-    from .results import publish, write_results
+    from .records.results import publish, write_results
 
     for name in options.publish:
         publish(Path(options.output), name)
@@ -149,8 +149,8 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
 
     import yaml
 
-    from .experiment import parse_flags, resolve
-    from .settings import read_yaml
+    from .config.experiment import parse_flags, resolve
+    from .config.settings import read_yaml
 
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder, config, settings = Path("runs") / verb / f"{verb}-{stamp}", [], None
@@ -167,7 +167,7 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
                 f"fulgurite run {experiment.name}   runs all its stages"
             )
         folder = Path("runs") / experiment.name / f"{verb}-{stamp}"
-        from .stages import expand
+        from .stages.runner import expand
 
         if verb != "fit" and not _given(arguments, "--ckpt_path", "--print_config", "--help", "-h"):
             checkpoint = _newest_checkpoint(verb, experiment, chosen[0])
@@ -180,7 +180,7 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
         config = ["-c", file.name]
 
     from .lightning import run_verb
-    from .lightning_stage import default_callbacks
+    from .stages.lightning_stage import default_callbacks
 
     try:
         run_verb([verb, *config, *arguments], folder, default_callbacks(folder), False, settings)
@@ -201,7 +201,7 @@ def _newest_checkpoint(verb: str, experiment: Experiment, stage: Stage) -> Path:
     Raises:
         UserError: if there is none.
     """
-    from .run_folder import all_runs
+    from .stages.run_folder import all_runs
 
     root = Path("runs")
     named = str(stage.settings.get("ckpt_path") or f"${{run_dir}}/{stage.name}/checkpoints/last.ckpt")

@@ -88,7 +88,7 @@ def has_key() -> bool:
 
 def log_settings(run: wandb.Run, folder: Path, settings: dict[str, Any]) -> None:
     """Give a stage's resolved settings, the commit and the versions to its W&B run, as its config."""
-    from .record import git_state, versions
+    from .records.record import git_state, versions
 
     run.config.update({folder.name: settings, "git": git_state(), "versions": versions()}, allow_val_change=True)
 

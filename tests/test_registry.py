@@ -188,7 +188,7 @@ def plugins(tmp_path, monkeypatch):
 
 def test_a_plugin_is_listed_explained_allowed_and_run(plugins, capsys, tmp_path, child_environment):
     from fulgurite import cli
-    from fulgurite.launch.key_check import allowed_packages
+    from fulgurite.launch.config.key_check import allowed_packages
 
     site = plugins({"acme": ("acme", {"acme/__init__.py": "", "acme/parts.py": PLUGIN})})
     assert read_index().of("models")["acme"].path == "acme.parts.AcmeModel"

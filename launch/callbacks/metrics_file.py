@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from ...datamodules.files import atomic_write
-from ..metrics_csv import COLUMNS, read_metrics
+from ..records.metrics_csv import COLUMNS, read_metrics
 
 
 class MetricsFile(Checkpoint):

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from ..estimate import duration
+from ..stages.estimate import duration
 
 
 class LineProgress(Callback):

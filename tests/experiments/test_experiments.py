@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from fulgurite.datamodules.sources.catalogue import SOURCES
-from fulgurite.launch.experiment import EXPERIMENTS, LIGHTNING_VERBS, names, resolve
-from fulgurite.launch.needs import sources_of
+from fulgurite.launch.config.experiment import EXPERIMENTS, LIGHTNING_VERBS, names, resolve
+from fulgurite.launch.config.needs import sources_of
 
 SMALL = [n for n in names() if n.rpartition("/")[2] in ("hello", "smoke")]
 

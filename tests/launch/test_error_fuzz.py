@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fulgurite.launch.experiment import resolve
+from fulgurite.launch.config.experiment import resolve
 from fulgurite.registry import UserError
 
 WORDS = st.sampled_from(

@@ -8,8 +8,8 @@ import pytest
 
 from fulgurite.cli import main
 from fulgurite.datamodules.sources import download
-from fulgurite.launch.experiment import resolve
-from fulgurite.launch.needs import sources_of
+from fulgurite.launch.config.experiment import resolve
+from fulgurite.launch.config.needs import sources_of
 from fulgurite.registry import UserError
 
 

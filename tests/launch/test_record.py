@@ -1,4 +1,4 @@
-"""record.json is what launch/record.schema.json and docs/record.md say it is."""
+"""record.json is what launch/records/record.schema.json and docs/record.md say it is."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import jsonschema
 import pytest
 
-from fulgurite.launch.experiment import resolve
-from fulgurite.launch.record import finite, git_state, write_record
-from fulgurite.launch.run_folder import all_runs, choose
+from fulgurite.launch.config.experiment import resolve
+from fulgurite.launch.records.record import finite, git_state, write_record
+from fulgurite.launch.stages.run_folder import all_runs, choose
 from fulgurite.registry import ROOT
 
-SCHEMA = json.loads((ROOT / "launch" / "record.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads((ROOT / "launch" / "records" / "record.schema.json").read_text(encoding="utf-8"))
 
 
 def _faults(record: Any) -> list[str]:
@@ -91,7 +91,7 @@ def test_files_that_git_does_not_know_are_no_changes(tmp_path, monkeypatch):
     git("init")
     git("add", ".")
     git("commit", "-m", "first")
-    monkeypatch.setattr("fulgurite.launch.record.ROOT", tmp_path)
+    monkeypatch.setattr("fulgurite.launch.records.record.ROOT", tmp_path)
     for name, changed in (("notes.txt", 0), ("known.py", 1)):
         (tmp_path / name).write_text("new")
         assert git_state.__wrapped__()["changed_files"] == changed

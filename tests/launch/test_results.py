@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fulgurite.cli import main
-from fulgurite.launch import results
-from fulgurite.launch.run_folder import all_runs
+from fulgurite.launch.records import results
+from fulgurite.launch.stages.run_folder import all_runs
 from fulgurite.registry import ROOT
 
 

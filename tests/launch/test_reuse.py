@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fulgurite.launch import reuse, run_folder
-from fulgurite.launch.experiment import Experiment, resolve
-from fulgurite.launch.run_folder import RunFolder, choose, code_digest, inputs_digest
-from fulgurite.launch.settings import Leaf
+from fulgurite.launch.config.experiment import Experiment, resolve
+from fulgurite.launch.config.settings import Leaf
+from fulgurite.launch.stages import reuse, run_folder
+from fulgurite.launch.stages.run_folder import RunFolder, choose, code_digest, inputs_digest
 
 STAGED = """\
 stages:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fulgurite.cli import main
-from fulgurite.launch.run_folder import all_runs
+from fulgurite.launch.stages.run_folder import all_runs
 from fulgurite.registry import UserError
 
 

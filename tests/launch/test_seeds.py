@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from fulgurite.cli import main
-from fulgurite.launch.experiment import resolve
-from fulgurite.launch.run_folder import RunFolder, all_runs
-from fulgurite.launch.seeds import interval, write_summary
-from fulgurite.launch.stages import RunOptions
+from fulgurite.launch.config.experiment import resolve
+from fulgurite.launch.stages.run_folder import RunFolder, all_runs
+from fulgurite.launch.stages.runner import RunOptions
+from fulgurite.launch.stages.seeds import interval, write_summary
 
 QUICK = ["--trainer.max_epochs", "1", "--data.num_batches", "4", "--model.width", "4"]
 

@@ -11,13 +11,13 @@ import pytest
 
 import fulgurite
 from fulgurite.cli import main
-from fulgurite.launch import estimate, lightning_stage, stages
-from fulgurite.launch.estimate import took
-from fulgurite.launch.experiment import resolve
-from fulgurite.launch.record import git_state, of_the_test, write_record
-from fulgurite.launch.run_folder import all_runs, choose, code_digest
-from fulgurite.launch.settings import Leaf
-from fulgurite.launch.stages import JOIN_VARIABLE, RunOptions, run_experiment
+from fulgurite.launch.config.experiment import resolve
+from fulgurite.launch.config.settings import Leaf
+from fulgurite.launch.records.record import git_state, of_the_test, write_record
+from fulgurite.launch.stages import estimate, lightning_stage, runner
+from fulgurite.launch.stages.estimate import took
+from fulgurite.launch.stages.run_folder import all_runs, choose, code_digest
+from fulgurite.launch.stages.runner import JOIN_VARIABLE, RunOptions, run_experiment
 from fulgurite.registry import UserError
 
 QUICK = {"trainer__max_epochs": 1, "data__num_batches": 2, "model__width": 2}
@@ -108,7 +108,7 @@ def test_a_run_that_another_process_finished_meanwhile_is_skipped(tmp_path, monk
     stale = choose(experiment, tmp_path, new=False)
     run_experiment(experiment, RunOptions(tmp_path))
     before = len(pretended)
-    monkeypatch.setattr(stages, "choose", lambda *_: stale)  # chosen before the other one ended
+    monkeypatch.setattr(runner, "choose", lambda *_: stale)  # chosen before the other one ended
     assert run_experiment(experiment, RunOptions(tmp_path)).finished
     assert len(pretended) == before
 
@@ -118,7 +118,7 @@ def test_a_full_disk_hides_no_error_and_is_told_by_itself(tmp_path, monkeypatch,
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def broken(*_: object) -> str:
-        monkeypatch.setattr(stages, "write_record", full)
+        monkeypatch.setattr(runner, "write_record", full)
         raise ZeroDivisionError("in the model")
 
     monkeypatch.setattr(lightning_stage, "run_lightning_stage", broken)
@@ -196,7 +196,7 @@ def test_runs_that_were_killed_or_still_run_are_listed_shown_and_compared(tmp_pa
     monkeypatch.setenv("COLUMNS", "200")
     whole = run_experiment(_hello(), RunOptions(tmp_path))
     cut = choose(_hello(1), tmp_path, new=False)  # killed before its first stage
-    stages.write_resolved(cut, _hello(1))
+    runner.write_resolved(cut, _hello(1))
     cut.stage("fit")["state"] = "running"
     cut.save()
     write_record(cut, _hello(1), "", None, running=True)
@@ -218,7 +218,7 @@ def test_runs_that_were_killed_or_still_run_are_listed_shown_and_compared(tmp_pa
 
 
 def test_a_run_is_found_by_its_id_or_whole_parts_of_its_path_only(tmp_path):
-    from fulgurite.launch.runs import find_run
+    from fulgurite.launch.stages.past_runs import find_run
 
     run = choose(_hello(), tmp_path, new=True)
     name = run.path.name

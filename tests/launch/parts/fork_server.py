@@ -12,8 +12,8 @@ import lightning.pytorch.cli  # noqa: F401
 import matplotlib.pyplot  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
-import fulgurite.launch.report
-import fulgurite.launch.stages  # noqa: F401
+import fulgurite.launch.records.report
+import fulgurite.launch.stages.runner  # noqa: F401
 from fulgurite.cli import main
 
 for line in sys.stdin:

@@ -13,7 +13,7 @@ import torch
 
 from fulgurite.datamodules.dnd.module import PromptCheckpointDataModule
 from fulgurite.datamodules.dnd.snapshots import SnapshotStore
-from fulgurite.launch.experiment import resolve
+from fulgurite.launch.config.experiment import resolve
 from fulgurite.lightning_modules.dnd.generator import TrainedGenerator
 from fulgurite.lightning_modules.dnd.hyperconv import HyperConvGenerator
 from fulgurite.registry import UserError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
-from ..registry import UserError, did_you_mean, nearest
+from ...registry import UserError, did_you_mean, nearest
 from .key_check import TRAINER, shows
 from .settings import Settings
 from .signatures import parameters

@@ -10,7 +10,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..registry import find_source
+from ...registry import find_source
 
 
 @dataclass(frozen=True)

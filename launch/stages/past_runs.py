@@ -10,11 +10,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from ..registry import UserError
+from ...registry import UserError
+from ..records.record import of_the_test, stage_metrics
+from ..records.tables import print_table
 from .estimate import duration, took
-from .record import of_the_test, stage_metrics
 from .run_folder import RunFolder, all_runs
-from .tables import print_table
 
 console = Console(highlight=False, soft_wrap=True)
 

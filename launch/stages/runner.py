@@ -27,12 +27,12 @@ from typing import Any
 
 from rich.console import Console
 
-from ..registry import UserError
-from .experiment import Experiment, Stage
-from .record import git_state, write_record, write_resolved
-from .report import write_report
+from ...registry import UserError
+from ..config.experiment import Experiment, Stage
+from ..config.settings import Leaf, Settings
+from ..records.record import git_state, write_record, write_resolved
+from ..records.report import write_report
 from .run_folder import RunFolder, all_runs, choose, code_digest, inputs_digest, now
-from .settings import Leaf, Settings
 from .termination import Termination, is_stop
 
 JOIN_VARIABLE = "FULGURITE_JOIN"
@@ -179,13 +179,13 @@ def _run_stage(
 
 
 def _command(stage: Stage, settings: Settings, folder: Path, wandb: dict[str, Any] | None) -> None:
-    from .command_line import call_command
+    from ..command_line import call_command
 
     folder.mkdir(parents=True, exist_ok=True)
     if wandb is None:
         call_command(stage.command or "", settings.to_dict())
         return
-    from .wandb import log_settings, log_stage, open_run
+    from ..wandb import log_settings, log_stage, open_run
 
     with open_run(folder, **wandb) as run:  # an error inside gives the W&B run the exit code 1
         log_settings(run, folder, settings.to_dict())
@@ -206,7 +206,7 @@ def expand(settings: Settings, run_dir: Path, seed: int) -> Settings:
             if value == "${seed}":
                 return seed
             if value.startswith("artifact:"):
-                from .wandb import local_path
+                from ..wandb import local_path
 
                 return str(local_path(value))
             return value.replace("${run_dir}", str(run_dir)).replace("${seed}", str(seed))

@@ -15,11 +15,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ..datamodules.files import write_json
-from ..registry import ROOT, UserError
-from .estimate import memory_gb
-from .experiment import Experiment
-from .run_folder import RunFolder, now
+from ...datamodules.files import write_json
+from ...registry import ROOT, UserError
+from ..config.experiment import Experiment
+from ..stages.estimate import memory_gb
+from ..stages.run_folder import RunFolder, now
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", "peft", "numpy", "jsonargparse")

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..registry import ROOT, UserError
+from ...registry import ROOT, UserError
 
 Path_ = tuple[str, ...]
 _DOTTED = re.compile(r"\w+(\.\w+)*")  # a setting; a key such as `gain of Qwen2.5-0.5B` is words, and stays whole

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..registry import ROOT, UserError, did_you_mean, nearest, read_index
+from ...registry import ROOT, UserError, did_you_mean, nearest, read_index
 from .key_check import check_root, check_stage, expand_names
 from .settings import Leaf, Path_, Settings, parse_value, read_yaml, short_path
 from .signatures import has_method

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from ..registry import UserError
-from .experiment import Experiment
+from ...registry import UserError
+from ..config.experiment import Experiment
 from .run_folder import RunFolder, all_runs
 
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ..datamodules.files import atomic_write
-from .estimate import duration, took
+from ...datamodules.files import atomic_write
+from ..stages.estimate import duration, took
 from .metrics_csv import read_metrics
 from .record import stage_results
 

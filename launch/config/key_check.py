@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from ..registry import UserError, did_you_mean, find_source, nearest, plugin_packages, read_index
+from ...registry import UserError, did_you_mean, find_source, nearest, plugin_packages, read_index
 from .settings import Leaf, Settings
 from .signatures import Parameter, is_a, names_in, parameters
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from ..datamodules.files import write_json
-from ..registry import UserError
-from .callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
-from .lightning import Built, build
-from .refusals import refusals
-from .settings import Settings
+from ...datamodules.files import write_json
+from ...registry import UserError
+from ..callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
+from ..config.refusals import refusals
+from ..config.settings import Settings
+from ..lightning import Built, build
 from .termination import EXIT_STATUS, is_stop
 
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -39,7 +39,7 @@ def run_lightning_stage(
     """
     logger: Any = False
     if wandb is not None:
-        from .wandb import wandb_logger
+        from ..wandb import wandb_logger
 
         logger = wandb_logger(folder, **wandb)
     before = {name: os.environ.get(name) for name in RANK_VARIABLES}
@@ -47,7 +47,7 @@ def run_lightning_stage(
     try:
         built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
         if logger and built.trainer.is_global_zero:
-            from .wandb import log_settings
+            from ..wandb import log_settings
 
             log_settings(logger.experiment, folder, settings.to_dict())
         with refusals(settings):
@@ -56,7 +56,7 @@ def run_lightning_stage(
         if callable(results) and built.trainer.is_global_zero:
             write_json(folder / "results.json", {"schema_version": 1, **results()})
         if logger and built.trainer.is_global_zero:
-            from .wandb import log_stage
+            from ..wandb import log_stage
 
             log_stage(logger.experiment, folder)
     except OutOfTime:

@@ -7,14 +7,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ..datamodules.files import atomic_write, write_json
-from ..registry import ROOT, UserError
-from .estimate import duration
+from ...datamodules.files import atomic_write, write_json
+from ...registry import ROOT, UserError
+from ..stages.estimate import duration
+from ..stages.past_runs import find_run
+from ..stages.run_folder import DEFAULT_ROOT
+from ..stages.seeds import metric_table
 from .record import of_the_test
 from .report import table
-from .run_folder import DEFAULT_ROOT
-from .runs import find_run
-from .seeds import metric_table
 
 DOCS = ROOT / "docs"
 SCHEMA_VERSION = 1

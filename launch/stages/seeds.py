@@ -16,13 +16,13 @@ from typing import Any
 
 from rich.console import Console
 
-from ..datamodules.files import atomic_write, write_json
+from ...datamodules.files import atomic_write, write_json
+from ..config.experiment import Experiment, resolve
+from ..config.settings import Leaf, Path_
+from ..records.report import table
 from .estimate import duration
-from .experiment import Experiment, resolve
-from .report import table
 from .run_folder import RunFolder, now
-from .settings import Leaf, Path_
-from .stages import RunOptions, run_experiment
+from .runner import RunOptions, run_experiment
 
 SCHEMA_VERSION = 1
 LEVEL = 0.95

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..registry import UserError, did_you_mean
+from ...registry import UserError, did_you_mean
+from ..records.tables import print_table
 from .experiment import Experiment, Stage
 from .settings import Leaf, short_path
 from .signatures import parameters
-from .tables import print_table
 
 
 def print_explanation(experiment: Experiment, key: str | None) -> None:

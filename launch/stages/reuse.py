@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .experiment import Experiment
+from ..config.experiment import Experiment
 
 if TYPE_CHECKING:
     from .run_folder import RunFolder

@@ -18,10 +18,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..datamodules.files import write_json
-from ..registry import ROOT, UserError, package_files, plugin_files
-from .experiment import Experiment, Stage
-from .key_check import ALLOWED_PACKAGES, user_packages
+from ...datamodules.files import write_json
+from ...registry import ROOT, UserError, package_files, plugin_files
+from ..config.experiment import Experiment, Stage
+from ..config.key_check import ALLOWED_PACKAGES, user_packages
 from .reuse import take_over
 
 SCHEMA_VERSION = 1

@@ -1,0 +1,1 @@
+"""What to run: experiment files read, expanded, checked and explained. No torch."""

@@ -1,0 +1,1 @@
+"""What came out: record.json, report.md, docs/results.md."""

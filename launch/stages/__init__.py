@@ -1,0 +1,1 @@
+"""Running it: an experiment's stages in a run folder, resumed, reused, over seeds."""
