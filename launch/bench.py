@@ -160,7 +160,7 @@ def _ours(folder: Path, steps: int, width: int) -> tuple[float, float]:
     from .config.experiment import parse_flags, resolve
     from .lightning import build
     from .stages.lightning_stage import default_callbacks
-    from .stages.runner import expand
+    from .stages.placeholders import expand
 
     values = {
         "trainer.max_epochs": steps // STEPS_PER_EPOCH,

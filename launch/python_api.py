@@ -11,7 +11,8 @@ from .config.experiment import LIGHTNING_VERBS, resolve
 from .config.settings import Leaf
 from .lightning import Built
 from .lightning import build as build_settings
-from .stages.runner import RunOptions, expand, run_experiment
+from .stages.placeholders import expand
+from .stages.runner import RunOptions, run_experiment
 
 
 def run(experiment: str, *, output: str | Path = "runs", new: bool = False, **overrides: Any) -> dict[str, Any]:

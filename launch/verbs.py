@@ -167,7 +167,7 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
                 f"fulgurite run {experiment.name}   runs all its stages"
             )
         folder = Path("runs") / experiment.name / f"{verb}-{stamp}"
-        from .stages.runner import expand
+        from .stages.placeholders import expand
 
         if verb != "fit" and not _given(arguments, "--ckpt_path", "--print_config", "--help", "-h"):
             checkpoint = _newest_checkpoint(verb, experiment, chosen[0])

@@ -29,13 +29,14 @@ from rich.console import Console
 
 from ...registry import UserError
 from ..config.experiment import Experiment, Stage
-from ..config.settings import Leaf, Settings
+from ..config.settings import Settings
 from ..records.record import git_state, write_record, write_resolved
 from ..records.report import write_report
-from .run_folder import RunFolder, all_runs, choose, code_digest, inputs_digest, now
+from .placeholders import expand
+from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
+from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
 from .termination import Termination, is_stop
 
-JOIN_VARIABLE = "FULGURITE_JOIN"
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -57,9 +58,9 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
     Raises:
         UserError: a mistake to mend, in the settings, the inputs or the machine.
     """
-    if JOIN_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
-        return _join(experiment, options)
-    _refuse_foreign_ranks()
+    if is_further_rank():
+        return join(experiment, options.root, options.max_time_s)
+    refuse_foreign_ranks()
     run = choose(experiment, options.root, options.new)
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
     with run.lock(), Termination() as termination:
@@ -96,25 +97,6 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
                     write_record(run, experiment, options.command, None if error and is_stop(error) else error)
                     write_report(run.path)
     return run
-
-
-def _refuse_foreign_ranks() -> None:
-    """Refuse to be one of several processes that somebody else started: they would make a run folder each.
-
-    Raises:
-        UserError: under torchrun or srun.
-    """
-    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # as Lightning tells a shell from a job
-    for name, starter in (("WORLD_SIZE", "torchrun"), ("SLURM_NTASKS", "srun")):
-        count = os.environ.get(name, "")
-        if JOIN_VARIABLE not in os.environ and count.isdigit() and int(count) > 1:
-            if name == "SLURM_NTASKS" and interactive:
-                continue
-            raise UserError(
-                f"{name}={count}: {starter} has started several processes, and a run starts its own\n"
-                "Start one process: fulgurite run EXPERIMENT --trainer.devices N\n"
-                f"or leave the stages: {starter} … fulgurite fit EXPERIMENT"
-            )
 
 
 @contextlib.contextmanager
@@ -193,32 +175,6 @@ def _command(stage: Stage, settings: Settings, folder: Path, wandb: dict[str, An
         log_stage(run, folder)
 
 
-def expand(settings: Settings, run_dir: Path, seed: int) -> Settings:
-    """Settings with `${run_dir}` and `${seed}` put in, and W&B artifacts (`artifact:…`) downloaded; other `${…}` are
-    left to the configuration's own interpolation.
-
-    Raises:
-        UserError: if an artifact can't be had.
-    """
-
-    def put(value: Any) -> Any:
-        if isinstance(value, str):
-            if value == "${seed}":
-                return seed
-            if value.startswith("artifact:"):
-                from ..wandb import local_path
-
-                return str(local_path(value))
-            return value.replace("${run_dir}", str(run_dir)).replace("${seed}", str(seed))
-        if isinstance(value, list):
-            return [put(v) for v in value]
-        return {k: put(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-    found = Settings()
-    found.leaves = {p: Leaf(put(leaf.value), leaf.origin, leaf.replaced) for p, leaf in settings.leaves.items()}
-    return found
-
-
 def _announce(experiment: Experiment, run: RunFolder) -> None:
     from .estimate import announce
 
@@ -228,28 +184,3 @@ def _announce(experiment: Experiment, run: RunFolder) -> None:
             "[yellow]The code has changed since this run began; --new starts afresh with the code of now.[/yellow]"
         )
     announce(experiment, run, console)
-
-
-def _join(experiment: Experiment, options: RunOptions) -> RunFolder:
-    """A further rank of a multi-process fit, started by Lightning with the command line or script of the first: only
-    that stage, no lock, no record; then it leaves. What the first rank ran before (an earlier seed, an earlier
-    `fulgurite.run` of a script) is skipped: its run folder is returned as it stands.
-
-    Raises:
-        SystemExit: after the stage.
-        UserError: if an earlier run can't be found.
-    """
-    from .lightning_stage import run_lightning_stage
-
-    digest, name, path = os.environ[JOIN_VARIABLE].split("::", 2)
-    if digest != experiment.digest():
-        before = [r for r in all_runs(options.root / experiment.name) if r.state["digest"] == experiment.digest()]
-        if not before:
-            raise UserError(f"{experiment.name}: a further process finds no run of the first one in {options.root}")
-        return before[-1]
-    stage = next(s for s in experiment.stages if s.name == name)
-    stop_at = time.time() + options.max_time_s if options.max_time_s else None
-    run_lightning_stage(
-        stage.verb, expand(stage.settings, Path(path), experiment.seed), Path(path) / name, stop_at, None
-    )
-    raise SystemExit(0)

@@ -16,8 +16,9 @@ from fulgurite.launch.config.settings import Leaf
 from fulgurite.launch.records.record import git_state, of_the_test, write_record
 from fulgurite.launch.stages import estimate, lightning_stage, runner
 from fulgurite.launch.stages.estimate import took
+from fulgurite.launch.stages.ranks import JOIN_VARIABLE
 from fulgurite.launch.stages.run_folder import all_runs, choose, code_digest
-from fulgurite.launch.stages.runner import JOIN_VARIABLE, RunOptions, run_experiment
+from fulgurite.launch.stages.runner import RunOptions, run_experiment
 from fulgurite.registry import UserError
 
 QUICK = {"trainer__max_epochs": 1, "data__num_batches": 2, "model__width": 2}

@@ -13,8 +13,8 @@ import pytest
 from fulgurite.cli import main
 from fulgurite.launch import wandb as ours
 from fulgurite.launch.config.settings import Leaf, Settings
+from fulgurite.launch.stages.placeholders import expand
 from fulgurite.launch.stages.run_folder import all_runs
-from fulgurite.launch.stages.runner import expand
 from fulgurite.registry import UserError
 
 KEY = "0123456789" * 4
