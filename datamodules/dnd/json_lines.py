@@ -20,6 +20,8 @@ def read_lines(path: Path, what: str) -> list[str]:
     Raises:
         UserError: if it does not exist, is a folder, is binary, is not UTF-8, or holds only white space.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is no ordinary file\nGive a file of {what}.")
     try:
         content = path.read_bytes()
     except FileNotFoundError:

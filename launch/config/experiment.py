@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,11 @@ def find(name: str, asked_by: str = "", beside: Path | None = None) -> Path:
     Raises:
         UserError: if there is none; with the nearest names.
     """
-    path = Path(name).expanduser()
+    if len(name) > 200:
+        raise UserError(
+            f"{asked_by}no experiment has a name of {len(name)} letters\nfulgurite list experiments   shows all"
+        )
+    path = Path(os.path.expanduser(name))
     if path.suffix in (".yaml", ".yml"):
         for place in (beside / path, path) if beside else (path,):
             if place.is_file():
@@ -172,7 +177,31 @@ def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable
             leaf = root.leaves.get(("seed_everything",), Leaf(seed, "fulgurite's default"))
             stage.settings.set(("seed_everything",), leaf)
         check_stage(stage.verb, stage.command, stage.settings, LIGHTNING_KEYS)
-    return Experiment(own, file, {k: root.get(k) for k in META_KEYS}, seed, tuple(stages))
+    return Experiment(own, file, _meta(root), seed, tuple(stages))
+
+
+def _meta(root: Settings) -> dict[str, Any]:
+    """What the experiment says of itself, checked: the report and the results table are made of it.
+
+    Raises:
+        UserError: for a value of the wrong kind.
+    """
+
+    def numbers(value: Any) -> bool:
+        return isinstance(value, dict) and all(type(v) in (int, float) for v in value.values())
+
+    kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "title": (lambda v: isinstance(v, str) and v.isprintable(), "a line of text"),
+        "paper": (lambda v: isinstance(v, str), "an arXiv id in quotes"),
+        "published": (numbers, "a mapping of names to numbers"),
+        "estimate": (numbers, "a mapping of minutes, memory_gb and disk_gb to numbers"),
+        "sources": (lambda v: isinstance(v, list) and all(isinstance(s, str) for s in v), "a list of names"),
+    }
+    meta = {k: root.get(k) for k in META_KEYS}
+    for key, (fits, kind) in kinds.items():
+        if meta[key] is not None and not fits(meta[key]):
+            raise UserError(f"{root.origin(key)}: `{key}:` is {kind}, not {meta[key]!r}"[:300])
+    return meta
 
 
 def _plain(root: Settings, name: str) -> list[Stage]:
@@ -199,8 +228,11 @@ def _plain(root: Settings, name: str) -> list[Stage]:
 def _staged(root: Settings, file: Path) -> list[Stage]:
     origin = root.origin("stages")
     listed = root.get("stages")
-    if not isinstance(listed, list) or not all(
-        isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed
+    if (
+        not isinstance(listed, list)
+        or not listed
+        or not all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in listed)
+        or not all(isinstance(item.get("command", ""), str) and len(item["name"]) < 100 for item in listed)
     ):
         raise UserError(
             f"{origin}: `stages:` is a list of {{name, verb, experiment or command, overrides}}\n"

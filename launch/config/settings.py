@@ -17,6 +17,7 @@ from ...registry import ROOT, UserError
 
 Path_ = tuple[str, ...]
 _DOTTED = re.compile(r"\w+(\.\w+)*")  # a setting; a key such as `gain of Qwen2.5-0.5B` is words, and stays whole
+MAX_NODES = 100_000
 MAX_DEPTH, MAX_LEAVES = 40, 5000  # far more than any experiment; a file beyond is broken, or a bomb of aliases
 _LISTS = "fulgurite list experiments   shows the names"
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
@@ -96,6 +97,8 @@ def read_yaml(file: Path) -> dict[Path_, Leaf]:
                 f"{name}:1: an experiment is a mapping of keys to values, this is {kind}\n"
                 "fulgurite explain hello   shows one"
             )
+        if _expanded_size(root, {}) > MAX_NODES:
+            raise UserError(f"{name}: its aliases expand to more than {MAX_NODES:,} values\nWrite out what you need.")
         leaves: dict[Path_, Leaf] = {}
         _walk(root, (), name, leaves, set())
         return leaves
@@ -131,6 +134,19 @@ def _walk(node: yaml.MappingNode, path: Path_, name: str, leaves: dict[Path_, Le
             _note_lines(value_node, (), name, inner, set())
             leaves[key] = Leaf(_construct(value_node, line), line, inner=inner)
             taken |= {key[:size] for size in range(1, len(key))}
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Number of nodes with every alias written out; a node inside itself counts once."""
+    if id(node) not in known:
+        known[id(node)] = 1
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        known[id(node)] = 1 + sum(_expanded_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _pairs(node: yaml.MappingNode) -> list[tuple[yaml.Node, yaml.Node]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from pathlib import Path
 
@@ -9,14 +10,15 @@ COLUMNS = ("step", "epoch", "metric", "value")
 
 
 def read_metrics(file: Path) -> list[tuple[int, int, str, float]]:
-    """Rows (step, epoch, metric, value) of a metrics.csv; a line cut off by a crash is left out."""
+    """Rows (step, epoch, metric, value) of a metrics.csv; a line that is none, such as one cut off, is left out."""
     if not file.is_file():
         return []
     rows = []
     with file.open(newline="", encoding="utf-8") as lines:
         for row in list(csv.reader(lines))[1:]:
             if len(row) == len(COLUMNS) and row[3]:
-                rows.append((int(row[0]), int(row[1]), row[2], float(row[3])))
+                with contextlib.suppress(ValueError):
+                    rows.append((int(row[0]), int(row[1]), row[2], float(row[3])))
     return rows
 
 

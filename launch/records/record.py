@@ -103,7 +103,9 @@ def stage_results(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or not isinstance(found.get("metrics", {}), dict):
+        return {}
+    return found
 
 
 def stage_metrics(folder: Path) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ def _disband(before: dict[str, str | None]) -> None:
 def _checkpoint(verb: str, settings: Settings, folder: Path) -> str | None:
     own = folder / "checkpoints" / "last.ckpt"
     if verb == "fit" and own.is_file():
+        if not zipfile.is_zipfile(own):
+            raise UserError(
+                f"{own}: the checkpoint is damaged\n"
+                "Delete it, and this stage begins afresh; or start a separate run with --new."
+            )
         return str(own)
     named = settings.get("ckpt_path")
     if named is not None and not Path(named).is_file():

@@ -25,6 +25,7 @@ from ..config.key_check import ALLOWED_PACKAGES, user_packages
 from .reuse import take_over
 
 SCHEMA_VERSION = 1
+KEYS = {"experiment", "digest", "seed", "created", "code", "stages"}
 DEFAULT_ROOT = Path("runs")
 
 
@@ -99,7 +100,8 @@ def read(path: Path) -> RunFolder | None:
         state = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return RunFolder(path, state) if isinstance(state, dict) and state.get("schema_version") == SCHEMA_VERSION else None
+    whole = isinstance(state, dict) and state.get("schema_version") == SCHEMA_VERSION and state.keys() >= KEYS
+    return RunFolder(path, state) if whole and isinstance(state["stages"], dict) else None
 
 
 def all_runs(root: Path) -> Iterator[RunFolder]:

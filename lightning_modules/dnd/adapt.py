@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .generator import TrainedGenerator
 
 COVERAGE_SAMPLE = 512
+CARD_TITLE = "# A generated LoRA adapter"
 
 
 @COMMANDS.register("dnd adapt", paper="2506.16406")
@@ -33,11 +34,11 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     from ...datamodules.dnd.prompts import read_prompts
 
     texts = read_prompts(prompts)
+    folder = checkpoint or newest_generator(Path("runs"))
     _check_writable(out)
     from .adapted import write_adapter
     from .generator import TrainedGenerator
 
-    folder = checkpoint or newest_generator(Path("runs"))
     trained = TrainedGenerator.load(folder)
     encoder = trained.encoder()
     needed = trained.meta["num_prompts"]
@@ -101,11 +102,18 @@ def newest_generator(root: Path) -> Path:
 
 
 def _check_writable(out: Path) -> None:
-    """Find out before the work whether the result can be written.
+    """Find out before the work whether the result can be written, and that it takes no other file's place.
 
     Raises:
-        UserError: if it can't, or `out` is a file.
+        UserError: if it can't, `out` is a file, or holds a README or adapter that no earlier call made.
     """
+    card = out / "README.md"
+    made_here = card.is_file() and CARD_TITLE in card.read_text(encoding="utf-8", errors="replace")
+    taken = [name for name in (card.name, "adapter_config.json", "adapter_model.safetensors") if (out / name).exists()]
+    if taken and not made_here:
+        raise UserError(
+            f"{out}: holds a {taken[0]} that is not from here, and would be lost\nChoose another folder with --out."
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / f".write-{os.getpid()}"
@@ -123,7 +131,7 @@ base_model: {trained.meta["base_model"]}
 library_name: peft
 tags: [lora, drag-and-drop-llms]
 ---
-# A generated LoRA adapter
+{CARD_TITLE}
 
 Made by a Drag-and-Drop generator (arXiv 2506.16406) from {num_prompts} unlabelled prompts, in one forward
 pass: no training on this task, no labels. Base model `{trained.meta["base_model"]}`.
@@ -133,8 +141,14 @@ pass: no training on this task, no labels. Base model `{trained.meta["base_model
   {floor:.2f} and more. These prompts are {inside}.
 - The chat format it expects: `{trained.text.template!r}`, ended by `{trained.text.end}`.
 
+Expect less than from a fine-tuned adapter: it has the habits of the training tasks (short answers, their format) also
+where they do not fit, and it knows no more than they did.
+
     from peft import PeftModel
-    model = PeftModel.from_pretrained(base_model, "this folder")
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained("{resolve_model(trained.meta["base_model"])}")
+    model = PeftModel.from_pretrained(base, "this folder")
 
 The base model lies at `{resolve_model(trained.meta["base_model"])}` on the machine that made this;
 `fulgurite fetch` brings the named ones. A name that is no Hugging Face id, such as smollm2-135m-instruct, has

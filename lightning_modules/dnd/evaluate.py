@@ -27,13 +27,13 @@ HINT = "Answer with the word alone."
 
 @COMMANDS.register("dnd evaluate", paper="2506.16406")
 def evaluate(
-    generator: Path, store: Path, held_out: str, out: Path, num_test: int = 200, num_recovery: int = 50,
+    checkpoint: Path, store: Path, held_out: str, out: Path, num_test: int = 200, num_recovery: int = 50,
     draws: int = 3, shots: int = 4, hint: str = HINT, seed: int = 0,
 ) -> None:  # fmt: skip
     """Score base model, controls, generator and own LoRA on a held-out task; go on where an earlier call stopped.
 
     Args:
-        generator: folder of a trained generator.
+        checkpoint: folder of a trained generator, `<run>/generator/generator`.
         store: folder of snapshots, those of the held-out task included.
         held_out: the task's name in the store; the generator must not have been trained on it.
         out: folder for the scores and results.json.
@@ -55,11 +55,11 @@ def evaluate(
     from .generator import TrainedGenerator
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained, snapshots = TrainedGenerator.load(generator).to(device), SnapshotStore(store)
+    trained, snapshots = TrainedGenerator.load(checkpoint).to(device), SnapshotStore(store)
     snapshots.steps(held_out)
     if held_out in trained.tasks:
         raise UserError(
-            f"'{held_out}' is a training task of {generator}: not held out\n"
+            f"'{held_out}' is a training task of {checkpoint}: not held out\n"
             f"Its training tasks: {', '.join(trained.tasks)}."
         )
     entries = {n: snapshots.manifest["tasks"][n] for n in [held_out, *trained.tasks]}
@@ -107,7 +107,8 @@ def _score_once(
     weights = "".join(f"{k}{_digest(v.contiguous().numpy().tobytes())}" for k, v in sorted(state.items()))
     digest = _digest(work, weights, row.hint, json.dumps([dataclasses.astuple(e) for e in row.shots]))
     file = folder / f"{row.name.replace('/', '-').replace(':', '-')}-{digest[:12]}.json"
-    if not file.is_file():
+    kept = _read_score(file)
+    if kept is None:
         options: dict[str, Any] = {"shots": row.shots, "hint": row.hint}
         if state:
             adapted.load(state)
@@ -115,9 +116,18 @@ def _score_once(
         else:
             with adapted.without_adapter():
                 found = score(adapted.peft, adapted.tokenizer, trained.text, scored, **options)
-        write_json(file, {"schema_version": 1, **dataclasses.asdict(found)})
-    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        kept = {"schema_version": 1, **dataclasses.asdict(found)}
+        write_json(file, kept)
     return kept
+
+
+def _read_score(file: Path) -> dict[str, Any] | None:
+    """A score on disk; None if there is none or it is damaged."""
+    try:
+        kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return kept if {"choice", "exact_match"} <= kept.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -131,3 +131,15 @@ def test_a_folder_that_is_no_generator_is_told(
         adapt(file, tmp_path / "out", damaged)
     done = fulgurite_process("dnd", "adapt", "--prompts", str(file), "--out", "out")
     assert done.returncode == 2 and "fulgurite run dnd/tiny" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_file_of_the_user_is_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "p.txt", "\n".join(PROMPTS))
+    mine = tmp_path / "project"
+    mine.mkdir()
+    write(mine / "README.md", "my project")
+    with pytest.raises(UserError, match="would be lost"):
+        adapt(file, mine, checkpoint)
+    assert (mine / "README.md").read_text() == "my project"
+    adapt(file, tmp_path / "again", checkpoint)
+    adapt(file, tmp_path / "again", checkpoint, seed=1)  # what an earlier call made may be made anew
