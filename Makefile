@@ -29,7 +29,7 @@ $(DEV): pyproject.toml constraints.txt .ci/set_up
 	@.ci/set_up dev
 	@touch $(BASE) $@
 
-run: $(BASE) ## install, and run an experiment to its report (dnd/tiny: about 5 minutes on 2 cores after the downloads)
+run: $(BASE) ## install, and run an experiment to its report (dnd/tiny: about 6 minutes on 2 cores after the downloads)
 	@$(PY) -m fulgurite run $(EXPERIMENT)
 
 test: $(DEV) ## install, fetch what the tests read, and run the whole suite
