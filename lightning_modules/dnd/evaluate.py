@@ -92,7 +92,8 @@ def evaluate(
     title = f"held-out task '{held_out}', {len(scored)} test examples, {trained.meta['base_model']}"
     draw_scores(results["tables"][0]["rows"], title, len(scored), out / "scores.png")
     title = "training tasks, adapters generated from prompts that were never seen"
-    draw_recovery(back["tables"][0]["rows"], title, num_recovery, out / "recovery.png")
+    counts = [len(tasks[name].test[:num_recovery]) for name in trained.tasks]
+    draw_recovery(back["tables"][0]["rows"], title, counts, out / "recovery.png")
     write_json(out / "results.json", {"schema_version": 1, **results, "figures": ["recovery.png", "scores.png"]})
 
 

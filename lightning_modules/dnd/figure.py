@@ -48,13 +48,13 @@ def draw_scores(rows: list[list[Any]], title: str, num_examples: int, file: Path
     pyplot.close(figure)
 
 
-def draw_recovery(rows: list[list[Any]], title: str, num_examples: int, file: Path) -> None:
+def draw_recovery(rows: list[list[Any]], title: str, num_examples: list[int], file: Path) -> None:
     """Draw exact match on the training tasks: base model, the task's own LoRA, the generator on unseen prompts.
 
     Args:
         rows: of the table of `comparison.recovered`.
         title: of the picture.
-        num_examples: test examples of each task, for the error bars (one standard error).
+        num_examples: test examples of each task, for its error bars (one standard error).
         file: PNG to write.
     """
     import matplotlib
@@ -65,7 +65,7 @@ def draw_recovery(rows: list[list[Any]], title: str, num_examples: int, file: Pa
     figure, axis = pyplot.subplots(figsize=(1.5 * len(rows) + 2.5, 3.2), layout="constrained")
     for place, (name, colour) in enumerate((("base", PLAIN), ("own LoRA", CEILING), ("generator", HIGHLIGHT))):
         values = [row[4 + place] for row in rows]
-        errors = [(v * (1 - v) / num_examples) ** 0.5 for v in values]
+        errors = [(v * (1 - v) / n) ** 0.5 for v, n in zip(values, num_examples, strict=True)]
         centres = [i + (place - 1) * 0.27 for i in range(len(rows))]
         bars = axis.bar(centres, values, 0.25, yerr=errors, color=colour, label=name, error_kw={"elinewidth": 0.8})
         axis.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
