@@ -14,6 +14,7 @@ from typing import Any
 from ....registry import UserError, did_you_mean
 from ...sources.catalogue import SOURCES
 from ..examples import Item
+from .tables import reading
 
 SOURCE = "bigbench"
 # what several examples of a task share beyond the prompt, and must not lie in two splits
@@ -45,11 +46,9 @@ def make_items(name: str, folder: Path) -> list[Item]:
     if name not in task_names():
         hint = did_you_mean(name, task_names(), f"There are: {', '.join(task_names())}")
         raise UserError(f"the bigbench source keeps no task '{name}'\n{hint}")
-    try:
+    with reading(file, SOURCE):
         content = json.loads(file.read_text(encoding="utf-8"))
         items = [_item(name, content, example) for example in content["examples"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file} cannot be read: {error}\nfulgurite cache clean {SOURCE}") from None
     return [item for item in items if item is not None]
 
 

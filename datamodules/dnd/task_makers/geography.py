@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 from typing import Any
 
-from ....registry import UserError
 from ..examples import Item
+from .tables import asked, reading, wrong_answers
 
 SOURCE = "countries"
 _MIN_POPULATION = 100_000
@@ -77,10 +76,9 @@ def make_items(name: str, folder: Path) -> list[Item]:
             wrong = [c for c in _CONTINENTS.values() if c != answer]
         else:
             near = [c for c in countries if c["continentcode"] == country["continentcode"]]
-            wrong = _others(answer, [answers[c["iso"]] for c in near], list(answers.values()), country["iso"])
+            wrong = wrong_answers(answer, [answers[c["iso"]] for c in near], answers.values(), country["iso"])
         word = country["capital"].strip() if name == "country_of" else _with_article(country["name"])
-        prompts = tuple(t.format(word=word) for t in _TEMPLATES[name])
-        items.append(Item(country["name"], prompts, answer, (answer, *wrong)))
+        items.append(asked(country["name"], _TEMPLATES[name], word, answer, wrong))
     return items
 
 
@@ -89,14 +87,6 @@ def _answer(name: str, country: dict[str, Any]) -> str:
         return _CONTINENTS[country["continentcode"]]
     column = {"capital_of": "capital", "country_of": "name", "currency_of": "currencyname"}[name]
     return str(country[column]).strip()
-
-
-def _others(answer: str, near: list[str], far: list[str], key: str) -> list[str]:
-    """Three other answers, from the same continent where it has enough."""
-    chance = random.Random(key)
-    near, far = sorted({*near} - {answer, ""}), sorted({*far} - {answer, ""} - {*near})
-    found = chance.sample(near, min(3, len(near)))
-    return found + chance.sample(far, 3 - len(found))
 
 
 def _names_itself(country: dict[str, Any]) -> bool:
@@ -111,11 +101,7 @@ def _with_article(country: str) -> str:
 
 
 def _read(table: Path) -> list[dict[str, Any]]:
-    try:
+    with reading(table, SOURCE):
         countries = json.loads(table.read_text(encoding="utf-8")).values()
         kept = [c for c in countries if c["population"] >= _MIN_POPULATION and c["iso"] not in _DISSOLVED]
         return [{**c, "name": c["name"].strip()} for c in kept]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{table} cannot be read: {error}\nfulgurite cache clean {SOURCE}   then fetch it again"
-        ) from None

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....registry import UserError
 from ..examples import Item
+from .tables import asked, reading
 
 SOURCE = "inflections"
 _FAMILY = 2
@@ -150,8 +150,7 @@ def make_items(name: str, folder: Path) -> list[Item]:
             continue  # found is the past of find, and a verb of its own
         word, answer = (form, lemma) if ask.backwards else (lemma, form)
         wrong = _misread(form, lemma, forms) if ask.backwards else _misspelt(name, lemma, answer, forms)
-        choices = (answer, *wrong[:3])
-        items.append(Item(lemma, tuple(t.format(word=word) for t in ask.templates), answer, choices))
+        items.append(asked(lemma, ask.templates, word, answer, wrong[:3]))
     return items
 
 
@@ -184,13 +183,8 @@ def _common(table: Path, pos: str) -> Iterator[tuple[str, list[str]]]:
 
 @functools.lru_cache(maxsize=1)
 def _read(table: Path) -> list[tuple[str, str, list[str]]]:
-    try:
-        with gzip.open(table, "rt", encoding="utf-8") as file:
-            rows = [line.rstrip("\n").split(",") for line in file]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{table} cannot be read: {error}\nfulgurite cache clean {SOURCE}   then fetch it again"
-        ) from None
+    with reading(table, SOURCE), gzip.open(table, "rt", encoding="utf-8") as file:
+        rows = [line.rstrip("\n").split(",") for line in file]
     return [(row[0], row[1], row[2:]) for row in rows if len(row) > 2]
 
 

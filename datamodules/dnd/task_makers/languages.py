@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
-from ....registry import UserError
 from ..examples import Item
+from .tables import asked, reading, wrong_answers
 
 SOURCE = "languages"
 TASKS = {
@@ -40,18 +39,12 @@ def make_items(name: str, folder: Path) -> list[Item]:
         UserError: if the table cannot be read.
     """
     file, table = _TABLES[name]
-    try:
+    with reading(folder / file, SOURCE):
         rows = json.loads((folder / file).read_text(encoding="utf-8"))[table]
         codes = {row.get("common_name", row["name"]): row["alpha_2"] for row in rows if "alpha_2" in row}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{folder / file} cannot be read: {error}\nfulgurite cache clean {SOURCE}") from None
     items = []
     for full, code in codes.items():
         word = full.partition(" (")[0].partition(",")[0]
-        chance = random.Random(full)
-        alike = sorted(c for c in codes.values() if c != code and c[0] == code[0])
-        rest = sorted(c for c in codes.values() if c != code and c[0] != code[0])
-        wrong = chance.sample(alike, min(3, len(alike)))
-        wrong += chance.sample(rest, 3 - len(wrong))
-        items.append(Item(word, tuple(t.format(word=word) for t in _TEMPLATES[name]), code, (code, *wrong)))
+        alike = [c for c in codes.values() if c[0] == code[0]]
+        items.append(asked(word, _TEMPLATES[name], word, code, wrong_answers(code, alike, codes.values(), full)))
     return items

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from fulgurite.datamodules.dnd import tasks
 from fulgurite.datamodules.dnd.examples import Item, build_task, split_of
-from fulgurite.datamodules.dnd.task_makers import bigbench, inflection
+from fulgurite.datamodules.dnd.task_makers import bigbench, geography, inflection, languages
+from fulgurite.datamodules.dnd.task_makers.tables import wrong_answers
 from fulgurite.datamodules.dnd.tasks import Example, Task, list_tasks, load_task
 from fulgurite.datamodules.sources.download import fetch, is_cached
 from fulgurite.registry import UserError
@@ -181,10 +182,31 @@ def test_splits_hold_about_80_10_10_and_ignore_case() -> None:
     assert all(split_of(f"Word  {i}") == split_of(f"word {i}") for i in range(50))
 
 
-def test_the_table_is_refused_when_it_is_broken(tmp_path: Path) -> None:
-    (tmp_path / "infl_lu.csv.gz").write_bytes(gzip.compress(b"go,verb,went,gone,going,goes\n")[:20])
-    with pytest.raises(UserError, match="cannot be read"):
-        inflection.make_items("plural", tmp_path)
+def test_a_broken_table_is_refused_with_its_name_and_the_way_out(tmp_path: Path) -> None:
+    name = "fact_checker/fever"
+    (tmp_path / name).mkdir(parents=True)
+    broken = {
+        "infl_lu.csv.gz": gzip.compress(b"go,verb,went,gone,going,goes\n")[:20],
+        "countries.json": b"[]",
+        "iso639-3.json": b'{"639-3": null}',
+        f"{name}/task.json": b'{"examples": [3]}',
+    }
+    for file, content in broken.items():
+        (tmp_path / file).write_bytes(content)
+    makers = (inflection, "plural"), (geography, "capital_of"), (languages, "language_code"), (bigbench, name)
+    for (maker, task), file in zip(makers, broken, strict=True):
+        with pytest.raises(UserError) as caught:
+            maker.make_items(task, tmp_path)
+        assert f"{tmp_path / file} cannot be read" in str(caught.value)
+        assert f"fulgurite cache clean {maker.SOURCE} " in str(caught.value)
+
+
+def test_wrong_answers_come_from_near_the_right_one_as_far_as_they_reach() -> None:
+    far = ["right", "a", "b", "c", "d", "e", "", "f"]
+    assert set(wrong_answers("right", ["a", "b", "c", "right", ""], far, "key")) == {"a", "b", "c"}
+    assert {"a", "b"} < set(found := wrong_answers("right", ["a", "b", "a"], far, "key"))
+    assert len(set(found)) == 3 and not {"right", ""} & set(found)
+    assert found == wrong_answers("right", ["b", "a"], sorted(far), "key")  # a seed fixes them, whatever the order
 
 
 def write(path: Path, rows: list[Any]) -> Path:
