@@ -242,7 +242,7 @@ def _config_files(names: list[str]) -> list[Path]:
 def _seeds(text: str | None) -> list[int]:
     if not text:
         return []
-    if not re.fullmatch(r"\d+(,\d+)+", text):
+    if not re.fullmatch(r"\d{1,20}(,\d{1,20})+", text):
         raise UserError(f"--seeds {text}: give at least two whole numbers, such as --seeds 0,1,2")
     seeds = [int(s) for s in text.split(",")]
     if len(set(seeds)) < len(seeds):

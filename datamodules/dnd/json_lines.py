@@ -9,6 +9,8 @@ from typing import Any
 
 from ...registry import UserError
 
+LONGEST_LINE = 100_000  # letters; no prompt is that long, and a tokenizer would work on it for minutes
+
 
 def read_lines(path: Path, what: str) -> list[str]:
     """The lines of a UTF-8 text file, without line ends; a byte order mark is dropped.
@@ -18,7 +20,8 @@ def read_lines(path: Path, what: str) -> list[str]:
         what: what the file should hold, for the error texts, such as "prompts".
 
     Raises:
-        UserError: if it does not exist, is a folder, is binary, is not UTF-8, or holds only white space.
+        UserError: if it does not exist, is a folder, is binary, is not UTF-8, holds only white space, or has a line
+            longer than `LONGEST_LINE`.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is no ordinary file\nGive a file of {what}.")
@@ -39,7 +42,14 @@ def read_lines(path: Path, what: str) -> list[str]:
         raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{content[error.start]:02x})\nSave it as UTF-8.") from None
     if not text.strip():
         raise UserError(f"{path} is empty\nGive a file of {what}.")
-    return [line.rstrip("\r") for line in text.split("\n")]  # splitlines would also cut at U+2028 and form feeds
+    lines = [line.rstrip("\r") for line in text.split("\n")]  # splitlines would also cut at U+2028 and form feeds
+    for number, line in enumerate(lines, start=1):
+        if len(line) > LONGEST_LINE:
+            raise UserError(
+                f"{path}:{number}: a line of {len(line):,} letters; {LONGEST_LINE:,} is the most\n"
+                f"Give a file of {what}."
+            )
+    return lines
 
 
 def read_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:

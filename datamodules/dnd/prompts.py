@@ -20,8 +20,8 @@ def read_prompts(path: str | Path) -> list[str]:
         At least one prompt, in the file's order.
 
     Raises:
-        UserError: no file, a folder, binary, not UTF-8, empty, or a line without that field; the text names file and
-            line.
+        UserError: no file, a folder, binary, not UTF-8, empty, or a line without that field or far too long; the text
+            names file and line.
     """
     path = Path(path)
     if path.suffix.lower() in (".jsonl", ".ndjson"):

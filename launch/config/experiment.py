@@ -29,6 +29,7 @@ EXPERIMENTS = ROOT / "experiments"
 META_KEYS = ("base", "title", "paper", "published", "estimate", "sources", "stages")
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
 LIGHTNING_KEYS = ("seed_everything", "trainer", "model", "data", "ckpt_path")
+MAX_SEED = 2**32 - 1  # what numpy takes
 STAGE_KEYS = ("name", "verb", "experiment", "command", "overrides")
 
 
@@ -171,6 +172,10 @@ def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable
     seed = root.get("seed_everything", default=0)
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UserError(f"{root.origin('seed_everything')}: seed_everything is a whole number, not {seed!r}")
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(
+            f"{root.origin('seed_everything')}: seed_everything is a whole number from 0 to {MAX_SEED}, not {seed}"[:200]
+        )
     stages = _staged(root, file) if root.get("stages") is not None else _plain(root, own)
     for stage in stages:
         if stage.verb in LIGHTNING_VERBS and ("seed_everything",) not in stage.settings.leaves:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .generator import TrainedGenerator
 
 COVERAGE_SAMPLE = 512
+MAX_SEED = 2**32 - 1  # as for a run's seed_everything
 CARD_TITLE = "# A generated LoRA adapter"
 
 
@@ -29,6 +30,8 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
         checkpoint: folder of a trained generator, `<run>/generator/generator`; default: that of the newest run.
         seed: seed of the draw of prompts.
     """
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"--seed is a whole number from 0 to {MAX_SEED}, not {seed}"[:200])
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     clock = Stopwatch()
     from ...datamodules.dnd.prompts import read_prompts

@@ -42,6 +42,8 @@ def test_json_lines_by_field(tmp_path: Path) -> None:
         ("p.jsonl", b'["a"]\n', "p.jsonl:1: a list"),
         ("p.jsonl", b"[" * 100_000, "p.jsonl:1: not JSON"),
         ("p.json", b'["a"]', ".jsonl"),
+        ("p.txt", b"fine\n" + b"word " * 1_000_000, "p.txt:2: a line of 5,000,000 letters; 100,000 is the most"),
+        ("p.jsonl", b'{"prompt": "' + b"x" * 200_000 + b'"}\n', "p.jsonl:1: a line of 200,014 letters"),
     ],
 )
 def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, name: str, content: bytes, part: str) -> None:
