@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -28,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit status. A user's mistake is a short text on stderr and status 2."""
     # OpenMP's waiting threads spin by default: beside any other busy process, small models then train ten times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # where the terminal's encoding lacks a letter, its number is shown
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)
@@ -82,31 +86,34 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
     """The part of a command line that argparse is to see, and the settings. A setting's value must never be taken for
-    one of the verb's words, and words after an option must not get lost: so options go first, then the words.
+    one of the verb's words, and words after an option must not get lost: so the words go first, then the options.
 
     Raises:
         UserError: if an option lacks its value.
     """
     verb, *rest = arguments or [""]
-    if verb not in SETTING_VERBS:
+    if verb not in _verbs():
         return arguments, []
-    takes_value = {flag: "action" not in k or k["action"] == "append" for f, k in _verbs()[verb][1] for flag in f}
+    known = {flag: keywords for flags, keywords in _verbs()[verb][1] for flag in flags}
+    takes_value = {flag: k.get("action", "append") == "append" for flag, k in known.items()}
     options: list[str] = []
     words: list[str] = []
     settings: list[str] = []
     while rest:
         word = rest.pop(0)
         name, equals, _ = word.partition("=")
-        ours = name in takes_value or name == "--help"
-        setting = word.startswith("--") and len(word) > 2 and not ours
+        ours = name in known or name == "--help"
+        setting = verb in SETTING_VERBS and word.startswith("--") and len(word) > 2 and not ours
         target = settings if setting else options if word.startswith("-") and len(word) > 1 else words
         target.append(word)
         if (takes_value.get(name) or setting) and not equals:
             if rest and not rest[0].startswith("--" if setting else "-"):
                 target.append(rest.pop(0))
+                while known.get(name, {}).get("nargs") == "+" and rest and not rest[0].startswith("-"):
+                    target.append(rest.pop(0))
             elif not setting:
                 raise UserError(f"argument {name}: expected one argument\nfulgurite {verb} --help   shows the options")
-    return [verb, *options, *words], settings
+    return [verb, *words, *options], settings
 
 
 def _check_options(arguments: list[str]) -> None:

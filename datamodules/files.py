@@ -37,5 +37,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        # a file name's bytes that are no text reach Python as surrogates; as `\\udcff`, they are JSON
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

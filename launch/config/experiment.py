@@ -170,12 +170,11 @@ def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable
     root.merge(flags)
     own = file.relative_to(EXPERIMENTS).with_suffix("").as_posix() if file.is_relative_to(EXPERIMENTS) else file.stem
     seed = root.get("seed_everything", default=0)
+    where = f"{root.origin('seed_everything')}: seed_everything is a whole number"
     if isinstance(seed, bool) or not isinstance(seed, int):
-        raise UserError(f"{root.origin('seed_everything')}: seed_everything is a whole number, not {seed!r}")
+        raise UserError(f"{where}, not {seed!r}")
     if not 0 <= seed <= MAX_SEED:
-        raise UserError(
-            f"{root.origin('seed_everything')}: seed_everything is a whole number from 0 to {MAX_SEED}, not {seed}"[:200]
-        )
+        raise UserError(f"{where} from 0 to {MAX_SEED}, not {seed}"[:200])
     stages = _staged(root, file) if root.get("stages") is not None else _plain(root, own)
     for stage in stages:
         if stage.verb in LIGHTNING_VERBS and ("seed_everything",) not in stage.settings.leaves:

@@ -22,7 +22,8 @@ def write_report(run_dir: Path) -> Path:
     parts.append(_published(record))
     parts.append(_surroundings(record))
     with atomic_write(run_dir / "report.md") as temporary:
-        temporary.write_text("\n\n".join(p for p in parts if p) + "\n", encoding="utf-8")
+        text = "\n\n".join(p for p in parts if p) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name's bytes that are no text
     return run_dir / "report.md"
 
 

@@ -47,6 +47,15 @@ def test_show_prints_the_report_of_the_named_run_and_of_the_newest_by_default(he
     assert not newest.finished
 
 
+def test_an_option_may_stand_before_a_verbs_words_or_among_them(hello_runs, capsys):
+    name = next(all_runs(hello_runs)).path.name
+    _runs(hello_runs, "show", name)
+    wanted = capsys.readouterr().out
+    for words in (["show", "--output", str(hello_runs), name], [f"--output={hello_runs}", "show", name]):
+        assert main(["runs", *words]) == 0
+        assert capsys.readouterr().out == wanted
+
+
 def test_compare_shows_only_the_settings_that_differ_and_both_runs_metrics(hello_runs, capsys):
     a, b, _ = all_runs(hello_runs)
     _runs(hello_runs, "compare", a.path.name, b.path.name)
