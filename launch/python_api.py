@@ -11,6 +11,7 @@ from .config.experiment import LIGHTNING_VERBS, resolve
 from .config.settings import Leaf
 from .lightning import Built
 from .lightning import build as build_settings
+from .records.record import read_record
 from .stages.placeholders import expand
 from .stages.runner import RunOptions, run_experiment
 
@@ -31,12 +32,9 @@ def run(experiment: str, *, output: str | Path = "runs", new: bool = False, **ov
     Raises:
         UserError: for an unknown experiment, key or value.
     """
-    import json
-
     resolved = resolve(experiment, _layer(overrides))
     folder = run_experiment(resolved, RunOptions(root=Path(output), new=new, command=_call(experiment, overrides)))
-    record: dict[str, Any] = json.loads((folder.path / "record.json").read_text(encoding="utf-8"))
-    return {**record, "run_dir": str(folder.path)}
+    return {**read_record(folder.path), "run_dir": str(folder.path)}
 
 
 def build(experiment: str, *, stage: str | None = None, folder: str | Path | None = None, **overrides: Any) -> Built:

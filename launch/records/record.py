@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..stages.estimate import memory_gb
 from ..stages.run_folder import RunFolder, now
 
 SCHEMA_VERSION = 1
+_ANEW = "The same `fulgurite run` command as before writes it anew."
 LIBRARIES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", "peft", "numpy", "jsonargparse")
 
 
@@ -68,6 +70,54 @@ def write_resolved(run: RunFolder, experiment: Experiment) -> None:
         s.name: {"verb": s.verb, "command": s.command, "settings": s.settings.to_dict()} for s in experiment.stages
     }
     write_json(run.path / "resolved.json", {"schema_version": 1, "experiment": experiment.name, "stages": resolved})
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """The record of a run.
+
+    Raises:
+        UserError: if record.json is missing or damaged; names it.
+    """
+    record = _read(run_dir / "record.json")
+    numbers = record.get("metrics")
+    stages = record.get("stages")
+    if (
+        not (isinstance(numbers, dict) and all(v is None or type(v) in (int, float) for v in numbers.values()))
+        or not (isinstance(stages, list) and all(isinstance(s, dict) and "seconds" in s for s in stages))
+        or not record.keys() >= {"status", "seed", "digest"}
+    ):
+        raise UserError(f"{run_dir / 'record.json'}: no whole record\n{_ANEW}")
+    return record
+
+
+def read_resolved(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """The resolved settings of a run's stages, by their names.
+
+    Raises:
+        UserError: if resolved.json is missing or damaged; names it.
+    """
+    stages = _read(run_dir / "resolved.json").get("stages")
+    whole = isinstance(stages, dict) and stages and all(isinstance(s, dict) for s in stages.values())
+    if not whole or not all(isinstance(s.get("settings"), dict) for s in stages.values()):
+        raise UserError(f"{run_dir / 'resolved.json'}: no settings of stages in it\n{_ANEW}")
+    return {name: stage["settings"] for name, stage in stages.items()}
+
+
+def is_readable(read: Callable[[Path], Any], run_dir: Path) -> bool:
+    """Whether `read_record` or `read_resolved` finds its file whole."""
+    try:
+        read(run_dir)
+    except UserError:
+        return False
+    return True
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: can't be read: {getattr(error, 'strerror', None) or error}\n{_ANEW}") from None
+    return content if isinstance(content, dict) else {}
 
 
 def _error(error: BaseException | None, stages: list[dict[str, Any]]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from ...registry import UserError
-from ..records.record import of_the_test, stage_metrics
+from ..records.record import of_the_test, read_record, read_resolved, stage_metrics
 from ..records.tables import print_table
 from .estimate import duration, took
 from .run_folder import RunFolder, all_runs
@@ -21,7 +20,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def print_outcome(run_dir: Path) -> int:
     """Say how a run ended and where its report lies; returns the exit status (0, or 75 if time ran out)."""
-    record = _record(run_dir)
+    record = read_record(run_dir)
     shown = of_the_test(record["metrics"]) or record["metrics"]
     print_table([(key, _number(value)) for key, value in sorted(shown.items())[:20]])
     console.print(f"{record['status']} in {took(record['stages'])}; report: {run_dir / 'report.md'}")
@@ -29,14 +28,16 @@ def print_outcome(run_dir: Path) -> int:
 
 
 def print_runs(root: Path) -> None:
-    """One line a run, newest last."""
-    found, rows = list(all_runs(root)), []
+    """One line a run, newest last; then a sentence for each damaged record."""
+    found, rows, damaged = list(all_runs(root)), [], []
     for run in found:
         seconds = sum(s["seconds"] for s in run.state["stages"].values())
-        try:
-            metrics = _record(run.path)["metrics"]
-        except UserError:  # killed before it could write one, or damaged: `show` and `compare` say so
-            metrics = {}
+        metrics: dict[str, Any] = {}
+        if (run.path / "record.json").exists():  # one that was killed at its very beginning has none
+            try:
+                metrics = read_record(run.path)["metrics"]
+            except UserError as error:
+                damaged.append(str(error).partition("\n")[0])
         test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in of_the_test(metrics).items()]
         name, seed = str(run.path.relative_to(root)), str(run.state["seed"])
         rows.append((name, _status(run), duration(seconds), seed, ", ".join(test[:3])))
@@ -44,6 +45,8 @@ def print_runs(root: Path) -> None:
         print_table(rows, header=("run", "status", "took", "seed", "metrics"))
     else:
         console.print(f"no runs in {root}")
+    for text in damaged:
+        console.print(text, markup=False)
 
 
 def show(root: Path, chosen: list[str]) -> None:
@@ -51,7 +54,7 @@ def show(root: Path, chosen: list[str]) -> None:
     run = find_run(root, chosen[0]) if chosen else next(iter(reversed(list(all_runs(root)))), None)
     if run is None:
         raise UserError(f"no runs in {root}\nfulgurite run hello   makes one")
-    if (run.path / "report.md").is_file() and _record(run.path)["status"] != "running":
+    if (run.path / "report.md").is_file() and read_record(run.path)["status"] != "running":
         print((run.path / "report.md").read_text(encoding="utf-8"))
         return
     console.print(f"{run.path}: {_status(run)}; the report is written when the run ends")
@@ -73,7 +76,7 @@ def compare(root: Path, chosen: list[str]) -> None:
     left, right = _settings(a), _settings(b)
     different = [k for k in sorted(left.keys() | right.keys()) if left.get(k) != right.get(k)]
     rows = [(k, str(left.get(k, "–")), str(right.get(k, "–"))) for k in different]
-    old, new = _record(a.path)["metrics"], _record(b.path)["metrics"]
+    old, new = read_record(a.path)["metrics"], read_record(b.path)["metrics"]
     metrics = sorted(old.keys() | new.keys())
     rows += [(k, *(_number(m[k]) if k in m else "–" for m in (old, new))) for k in metrics]
     print_table(rows, header=("", a.path.name, b.path.name))
@@ -118,29 +121,18 @@ def _status(run: RunFolder) -> str:
     return {"running": "killed", "pending": "stopped"}.get(state, str(state))  # stopped between two stages
 
 
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4g}"
-
-
-def _record(run_dir: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((run_dir / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run_dir / 'record.json'}: can't be read: {error}") from None
-    return record
+def _number(value: Any) -> str:
+    return "not finite" if value is None else f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 def _settings(run: RunFolder) -> dict[str, Any]:
-    try:
-        stages = json.loads((run.path / "resolved.json").read_text(encoding="utf-8"))["stages"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{run.path / 'resolved.json'}: can't be read: {error}") from None
+    """A run's settings by `<stage>.<dotted key>`."""
     flat: dict[str, Any] = {}
 
     def walk(tree: dict[str, Any], prefix: str) -> None:
         for key, value in tree.items():
             walk(value, f"{prefix}{key}.") if isinstance(value, dict) else flat.__setitem__(prefix + key, value)
 
-    for name, stage in stages.items():
-        walk(stage["settings"], f"{name}.")
+    for name, settings in read_resolved(run.path).items():
+        walk(settings, f"{name}.")
     return flat

@@ -98,10 +98,15 @@ def read(path: Path) -> RunFolder | None:
     """The run in a folder; None if there is none, or its run.json is of another schema or damaged."""
     try:
         state = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     whole = isinstance(state, dict) and state.get("schema_version") == SCHEMA_VERSION and state.keys() >= KEYS
-    return RunFolder(path, state) if whole and isinstance(state["stages"], dict) else None
+    if not whole or not isinstance(state["created"], str) or not isinstance(state["stages"], dict):
+        return None
+    entries = state["stages"].values()
+    told = all(isinstance(e, dict) and isinstance(e.get("state"), str) for e in entries)
+    counted = told and all(type(e.get(key)) in (int, float) for e in entries for key in ("attempts", "seconds"))
+    return RunFolder(path, state) if counted else None
 
 
 def all_runs(root: Path) -> Iterator[RunFolder]:

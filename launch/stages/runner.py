@@ -30,7 +30,7 @@ from rich.console import Console
 from ...registry import UserError
 from ..config.experiment import Experiment, Stage
 from ..config.settings import Settings
-from ..records.record import git_state, write_record, write_resolved
+from ..records.record import git_state, is_readable, read_record, read_resolved, write_record, write_resolved
 from ..records.report import write_report
 from .placeholders import expand
 from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
@@ -65,11 +65,12 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
     with run.lock(), Termination() as termination:
         run.refresh()
-        told = run.finished and (run.path / "record.json").is_file()  # it names the commit and command that made it
+        told = run.finished and is_readable(read_record, run.path)  # it names the commit and command that made it
         error: BaseException | None = None
         try:
-            if not told:
+            if not told or not is_readable(read_resolved, run.path):
                 write_resolved(run, experiment)
+            if not told:
                 write_record(run, experiment, options.command, None, running=True)
             elif options.wandb is not None:
                 console.print("this run is finished, so nothing is logged to W&B; --new runs it afresh")

@@ -6,7 +6,6 @@ Each seed is a run of its own, so a cut-off series goes on where it stopped and 
 from __future__ import annotations
 
 import hashlib
-import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from rich.console import Console
 from ...datamodules.files import atomic_write, write_json
 from ..config.experiment import Experiment, resolve
 from ..config.settings import Leaf, Path_
+from ..records.record import read_record
 from ..records.report import table
 from .estimate import duration
 from .run_folder import RunFolder, now
@@ -75,7 +75,7 @@ def write_summary(experiment: Experiment, runs: Sequence[RunFolder], options: Ru
     Returns:
         The JSON file.
     """
-    records = [json.loads((r.path / "record.json").read_text(encoding="utf-8")) for r in runs]
+    records = [read_record(r.path) for r in runs]
     digest = hashlib.sha256("".join(r["digest"] for r in records).encode()).hexdigest()
     last = records[-1]
     summary = {

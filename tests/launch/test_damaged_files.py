@@ -16,8 +16,15 @@ from fulgurite.launch.stages.lightning_stage import _checkpoint
 from fulgurite.launch.stages.run_folder import all_runs
 from fulgurite.registry import UserError
 
+OF_RUN = {"schema_version": 1, "experiment": "x", "digest": "d", "seed": 0, "created": "2026", "code": "c"}
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 1, "stages": 3}'])
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"schema_version": 1}', '{"schema_version": 1, "stages": 3}']
+    + [json.dumps({**OF_RUN, "stages": s}) for s in (3, {"fit": 3}, {"fit": {}}, {"fit": {"state": "done"}})]
+    + [json.dumps({**OF_RUN, "created": 3, "stages": {}})],
+)
 def test_a_damaged_run_json_is_passed_over(tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "hello" / "x").mkdir(parents=True)
     (tmp_path / "hello" / "x" / "run.json").write_text(content)

@@ -93,11 +93,39 @@ def test_a_finished_run_is_not_run_again_and_its_record_keeps_the_command_that_m
     assert len(list(all_runs(copied))) == 3
 
 
-def test_a_damaged_record_is_named(copied, capsys):
+DAMAGED = ["", "{half", "[]", "{}", "null", '{"schema_version": 1, "metrics": [], "stages": {}}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("name", ["record.json", "resolved.json"])
+def test_a_damaged_file_is_named_in_a_sentence_and_the_other_runs_are_still_there(copied, capsys, name, content):
+    first, second, third = all_runs(copied)
+    file = first.path / name
+    file.write_text(content)
+    assert _runs(copied, "list") == 0
+    listed = capsys.readouterr().out
+    assert all(r.path.name in listed for r in (first, second, third))
+    assert listed.count(f"{file}: ") == (name == "record.json")
+    assert "accuracy_constant" in listed  # the second run's numbers
+    assert _runs(copied, "compare", first.path.name, second.path.name) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"fulgurite: {file}: ") and len(told.splitlines()) == 2
+    if name == "record.json":
+        assert _runs(copied, "show", first.path.name) == 2
+        assert str(file) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["record.json", "resolved.json"])
+def test_the_same_command_writes_a_damaged_file_anew(copied, capsys, name):
     first, *_ = all_runs(copied)
-    (first.path / "record.json").write_text("{half")
-    assert _runs(copied, "compare", *(r.path.name for r in list(all_runs(copied))[:2])) == 2
-    assert str(first.path / "record.json") in capsys.readouterr().err
+    before = json.loads((first.path / name).read_text())
+    (first.path / name).write_text("[]")
+    quick = ["run", "hello", "--output", str(copied), "--trainer.max_epochs", "1", "--data.num_batches", "4"]
+    assert main([*quick, "--model.width", "4"]) == 0
+    assert "fit: done before, skipped" in capsys.readouterr().err
+    after = json.loads((first.path / name).read_text())
+    assert after.get("metrics") == before.get("metrics") and after["experiment"] == before["experiment"]
+    assert _runs(copied, "compare", *(r.path.name for r in list(all_runs(copied))[:2])) == 0
 
 
 def test_two_runs_never_share_a_folder(hello_runs):
