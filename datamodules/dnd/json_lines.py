@@ -43,10 +43,10 @@ def read_lines(path: Path, what: str) -> list[str]:
     if not text.strip():
         raise UserError(f"{path} is empty\nGive a file of {what}.")
     lines = [line.rstrip("\r") for line in text.split("\n")]  # splitlines would also cut at U+2028 and form feeds
-    for number, line in enumerate(lines, start=1):
-        if len(line) > LONGEST_LINE:
+    for number, text in enumerate(lines, start=1):
+        if len(text) > LONGEST_LINE:
             raise UserError(
-                f"{path}:{number}: a line of {len(line):,} letters; {LONGEST_LINE:,} is the most\n"
+                f"{path}:{number}: a line of {len(text):,} letters; {LONGEST_LINE:,} is the most\n"
                 f"Give a file of {what}."
             )
     return lines

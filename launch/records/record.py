@@ -38,6 +38,7 @@ def write_record(
         entry, folder = run.stage(stage.name), run.path / stage.name
         found = stage_metrics(folder)
         told = {k: stage_results(folder).get(k, []) for k in ("tables", "statements")}
+        entry = {k: v for k, v in entry.items() if k != "files"}  # they can be thousands
         stages.append(
             {"name": stage.name, "verb": stage.verb, "command": stage.command, **entry, "metrics": found, **told}
         )
@@ -97,10 +98,14 @@ def read_resolved(run_dir: Path) -> dict[str, dict[str, Any]]:
         UserError: if resolved.json is missing or damaged; names it.
     """
     stages = _read(run_dir / "resolved.json").get("stages")
-    whole = isinstance(stages, dict) and stages and all(isinstance(s, dict) for s in stages.values())
-    if not whole or not all(isinstance(s.get("settings"), dict) for s in stages.values()):
+    settings = {
+        name: stage["settings"]
+        for name, stage in (stages.items() if isinstance(stages, dict) else ())
+        if isinstance(stage, dict) and isinstance(stage.get("settings"), dict)
+    }
+    if not settings or settings.keys() != stages.keys():
         raise UserError(f"{run_dir / 'resolved.json'}: no settings of stages in it\n{_ANEW}")
-    return {name: stage["settings"] for name, stage in stages.items()}
+    return settings
 
 
 def is_readable(read: Callable[[Path], Any], run_dir: Path) -> bool:

@@ -14,12 +14,37 @@ if TYPE_CHECKING:
     from .run_folder import RunFolder
 
 
+def files_of(folder: Path) -> list[str]:
+    """The files that a stage has left in its folder, by their paths in it; without hidden ones and W&B's own."""
+    found = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
+    return sorted(f.as_posix() for f in found if f.parts[0] != "wandb" and not any(p[0] == "." for p in f.parts))
+
+
+def lost(run: RunFolder, experiment: Experiment) -> str:
+    """What finished stages of a run have left and somebody has deleted since, in a clause; empty if all is there."""
+    for stage in experiment.stages:
+        gone = _gone(run, stage.name)
+        if gone:
+            further = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            return f"files of its finished stage {stage.name} are gone ({gone[0]}{further})"
+    return ""
+
+
+def _gone(run: RunFolder, name: str) -> list[str]:
+    entry, folder = run.state["stages"].get(name, {}), run.path / name
+    if entry.get("state") != "done":
+        return []
+    if not folder.is_dir():
+        return [f"{name}/"]
+    return [file for file in entry.get("files", ()) if not (folder / file).exists()]
+
+
 def take_over(experiment: Experiment, run: RunFolder, earlier: Iterable[RunFolder], inputs: dict[str, str]) -> None:
     """Link the longest row of leading stages that an earlier run has finished in just the way this one asks for.
 
     A stage is taken only together with all before it, and only if settings, seed, input files and the code it ran with
-    are the same. Files are hard-linked (copied where that fails): deleting either run leaves the other whole. A stage
-    gets its name, and its state in run.json, when it is whole.
+    are the same, and all the files that it left are still there. Files are hard-linked (copied where that fails):
+    deleting either run leaves the other whole. A stage gets its name, and its state in run.json, when it is whole.
 
     Args:
         experiment: what is to run.
@@ -36,7 +61,7 @@ def take_over(experiment: Experiment, run: RunFolder, earlier: Iterable[RunFolde
             entry = donor.state["stages"].get(stage.name, {})
             wanted = {"digest": stage.digest(), "inputs": inputs[stage.name], "code": run.state["code"]}
             same = all(entry.get(key) == value for key, value in wanted.items())
-            if entry.get("state") != "done" or not same or not (donor.path / stage.name).is_dir():
+            if entry.get("state") != "done" or not same or _gone(donor, stage.name):
                 break
             count += 1
         if count and count >= best[0]:

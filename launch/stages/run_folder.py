@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +24,12 @@ from ...datamodules.files import write_json
 from ...registry import ROOT, UserError, package_files, plugin_files
 from ..config.experiment import Experiment, Stage
 from ..config.key_check import ALLOWED_PACKAGES, user_packages
-from .reuse import take_over
+from .reuse import lost, take_over
 
 SCHEMA_VERSION = 1
 KEYS = {"experiment", "digest", "seed", "created", "code", "stages"}
 DEFAULT_ROOT = Path("runs")
+_ELSEWHERE = "Free some space, or choose another place with --output FOLDER."
 
 
 def now(timespec: str = "seconds") -> str:
@@ -69,11 +72,12 @@ class RunFolder:
         stages = self.state["stages"].values()
         return bool(stages) and all(s["state"] == "done" for s in stages)
 
-    def lock(self) -> FileLock:
-        """Take the run's lock; the system frees it when the process dies, however it dies.
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """While entered, hold the run's lock; the system frees it when the process dies, however it dies.
 
         Raises:
-            UserError: if another process works in this folder.
+            UserError: if another process works in this folder, or it can't be written.
         """
         lock = FileLock(self.path / ".lock")
         try:
@@ -83,7 +87,12 @@ class RunFolder:
                 f"{self.path}: another process is running this experiment\n"
                 "Wait for it, or start a separate run with --new."
             ) from None
-        return lock
+        except OSError as error:
+            raise UserError(f"{self.path}: can't be written: {error.strerror}\n{_ELSEWHERE}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def is_locked(self) -> bool:
         """Whether a process works in this folder now."""
@@ -92,6 +101,8 @@ class RunFolder:
                 return False
         except Timeout:
             return True
+        except OSError:  # a folder that nobody can write
+            return False
 
 
 def read(path: Path) -> RunFolder | None:
@@ -115,28 +126,46 @@ def all_runs(root: Path) -> Iterator[RunFolder]:
     yield from sorted(found, key=lambda run: (run.state["created"], str(run.path)))
 
 
-def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
-    """The folder to work in: the newest run of the same digest whose inputs are unchanged, else a new one, which takes
-    over the leading stages that an earlier run has finished in the same way (reuse.take_over).
+@contextlib.contextmanager
+def choose(experiment: Experiment, root: Path, new: bool) -> Iterator[RunFolder]:
+    """The folder to work in, locked while entered: the newest run of the same digest whose inputs are unchanged, else a
+    new one, which takes over the leading stages that an earlier run has finished in the same way (reuse.take_over).
+
+    An unfinished run that lacks files of a finished stage is left alone: the new one takes over the stages before it.
 
     Raises:
-        UserError: if the folder can't be made.
+        UserError: if another process works in the folder, or it can't be made.
     """
     home = root / experiment.name
     earlier = [r for r in all_runs(home) if r.path.parent == home]
-    same = [r for r in earlier if r.state["digest"] == experiment.digest()]
+    same = [r for r in earlier if r.state["digest"] == experiment.digest()] if not new else []
     unchanged = [r for r in same if all(_unchanged(r, s) for s in experiment.stages)]
     unfinished = [r for r in unchanged if not r.finished]
-    if not new and unchanged:
-        return (unfinished or unchanged)[-1]
+    fit = [r for r in unfinished if not lost(r, experiment)] or [r for r in unchanged if r.finished]
+    if fit:
+        run = fit[-1]
+        with run.lock():
+            run.refresh()
+            yield run
+        return
+    if unfinished:
+        print(f"{unfinished[-1].path}: {lost(unfinished[-1], experiment)}; a new run begins", file=sys.stderr)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run = RunFolder(home / f"{stamp}-{secrets.token_hex(2)}")
     try:
         run.path.mkdir(parents=True)
     except OSError as error:
-        raise UserError(
-            f"{run.path}: can't be made: {error.strerror}\nChoose another place with --output FOLDER."
-        ) from None
+        raise UserError(f"{run.path}: can't be made: {error.strerror}\n{_ELSEWHERE}") from None
+    with run.lock():
+        try:
+            _begin(run, experiment, [] if new else earlier)
+        except OSError as error:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise UserError(f"{run.path}: can't be written: {error.strerror or error}\n{_ELSEWHERE}") from None
+        yield run
+
+
+def _begin(run: RunFolder, experiment: Experiment, earlier: list[RunFolder]) -> None:
     run.state = {
         "schema_version": SCHEMA_VERSION,
         "experiment": experiment.name,
@@ -146,11 +175,9 @@ def choose(experiment: Experiment, root: Path, new: bool) -> RunFolder:
         "code": code_digest(),
         "stages": {s.name: {"state": "pending", "attempts": 0, "seconds": 0.0} for s in experiment.stages},
     }
-    with run.lock():  # saved first, and locked: if this is cut off, the folder is an ordinary run that has not begun
-        run.save()
-        if not new:
-            take_over(experiment, run, earlier, {s.name: inputs_digest(s) for s in experiment.stages})
-    return run
+    run.save()  # first: if this is cut off, the folder is an ordinary run that has not begun
+    if earlier:
+        take_over(experiment, run, earlier, {s.name: inputs_digest(s) for s in experiment.stages})
 
 
 def _unchanged(run: RunFolder, stage: Stage) -> bool:

@@ -34,6 +34,7 @@ from ..records.record import git_state, is_readable, read_record, read_resolved,
 from ..records.report import write_report
 from .placeholders import expand
 from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
+from .reuse import files_of, lost
 from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
 from .termination import Termination, is_stop
 
@@ -61,10 +62,8 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
     if is_further_rank():
         return join(experiment, options.root, options.max_time_s)
     refuse_foreign_ranks()
-    run = choose(experiment, options.root, options.new)
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
-    with run.lock(), Termination() as termination:
-        run.refresh()
+    with choose(experiment, options.root, options.new) as run, Termination() as termination:
         told = run.finished and is_readable(read_record, run.path)  # it names the commit and command that made it
         error: BaseException | None = None
         try:
@@ -156,6 +155,8 @@ def _run_stage(
         raise
     else:
         entry.update(state=state, inputs=inputs_digest(stage))  # anew: it may have written into a folder that it names
+        if state == "done":
+            entry["files"] = files_of(folder)
         end()
     finally:
         os.environ.pop(JOIN_VARIABLE, None)
@@ -184,4 +185,6 @@ def _announce(experiment: Experiment, run: RunFolder) -> None:
         console.print(
             "[yellow]The code has changed since this run began; --new starts afresh with the code of now.[/yellow]"
         )
+    if run.finished and (gone := lost(run, experiment)):
+        console.print(f"[yellow]This run is finished, but {gone}; --new runs it afresh.[/yellow]")
     announce(experiment, run, console)

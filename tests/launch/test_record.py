@@ -53,7 +53,8 @@ def test_the_documentation_names_every_field():
 
 def test_tables_and_statements_of_a_stage_reach_the_record_and_no_nan_does(tmp_path):
     experiment = resolve("hello")
-    run = choose(experiment, tmp_path, new=True)
+    with choose(experiment, tmp_path, new=True) as run:
+        pass
     results = {
         "schema_version": 1,
         "metrics": {"test/accuracy": math.nan},

@@ -31,6 +31,12 @@ def resolved(file: Path, **flags: object) -> Experiment:
     return resolve(str(file), [(tuple(k.split("__")), Leaf(v, f"--{k}")) for k, v in flags.items()])
 
 
+def begin(experiment: Experiment, root: Path, new: bool) -> RunFolder:
+    """A run that is chosen and, as if its process had died then, worked on no more."""
+    with choose(experiment, root, new) as run:
+        return run
+
+
 def finish(run: RunFolder, experiment: Experiment, *names: str) -> None:
     """Leave a run as the stage runner leaves it after these stages."""
     for stage in experiment.stages:
@@ -38,16 +44,16 @@ def finish(run: RunFolder, experiment: Experiment, *names: str) -> None:
             (run.path / stage.name).mkdir(exist_ok=True)
             (run.path / stage.name / "weights").write_text(f"{run.path.name} {stage.name}")
             run.stage(stage.name).update(
-                state="done", digest=stage.digest(), inputs=inputs_digest(stage), code=code_digest()
+                state="done", digest=stage.digest(), inputs=inputs_digest(stage), code=code_digest(), files=["weights"]
             )
     run.save()
 
 
 def test_a_change_to_the_last_stage_keeps_the_first_two(experiment_file: Path, tmp_path: Path) -> None:
     whole = resolved(experiment_file)
-    donor = choose(whole, tmp_path / "runs", False)
+    donor = begin(whole, tmp_path / "runs", False)
     finish(donor, whole, "first", "second", "third")
-    changed = choose(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
+    changed = begin(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
     assert changed.path != donor.path
     states = {n: s["state"] for n, s in changed.state["stages"].items()}
     assert states == {"first": "done", "second": "done", "third": "pending"}
@@ -60,9 +66,9 @@ def test_what_was_taken_over_outlives_the_run_it_came_from(experiment_file: Path
     import shutil
 
     whole = resolved(experiment_file)
-    donor = choose(whole, tmp_path / "runs", False)
+    donor = begin(whole, tmp_path / "runs", False)
     finish(donor, whole, "first", "second", "third")
-    changed = choose(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
+    changed = begin(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
     shutil.rmtree(donor.path)
     assert (changed.path / "first" / "weights").is_file()
 
@@ -70,41 +76,57 @@ def test_what_was_taken_over_outlives_the_run_it_came_from(experiment_file: Path
 @pytest.mark.parametrize("flag", ["first__model__width", "seed_everything"])
 def test_a_change_that_reaches_the_first_stage_keeps_nothing(experiment_file: Path, tmp_path: Path, flag: str) -> None:
     whole = resolved(experiment_file)
-    finish(choose(whole, tmp_path / "runs", False), whole, "first", "second", "third")
-    changed = choose(resolved(experiment_file, **{flag: 3}), tmp_path / "runs", False)
+    finish(begin(whole, tmp_path / "runs", False), whole, "first", "second", "third")
+    changed = begin(resolved(experiment_file, **{flag: 3}), tmp_path / "runs", False)
     assert all(s["state"] == "pending" for s in changed.state["stages"].values())
 
 
 def test_other_code_or_new_keeps_nothing(experiment_file: Path, tmp_path: Path) -> None:
     whole, other = resolved(experiment_file), resolved(experiment_file, third__model__width=3)
-    donor = choose(whole, tmp_path / "runs", False)
+    donor = begin(whole, tmp_path / "runs", False)
     finish(donor, whole, "first", "second")
-    afresh = choose(other, tmp_path / "runs", True)
+    afresh = begin(other, tmp_path / "runs", True)
     assert all(s["state"] == "pending" for s in afresh.state["stages"].values())
     donor.stage("first")["code"] = "another"
     donor.save()
-    changed = choose(resolved(experiment_file, third__model__width=4), tmp_path / "runs", False)
+    changed = begin(resolved(experiment_file, third__model__width=4), tmp_path / "runs", False)
     assert all(s["state"] == "pending" for s in changed.state["stages"].values())
 
 
 def test_a_stage_that_did_not_end_well_is_not_taken(experiment_file: Path, tmp_path: Path) -> None:
     whole = resolved(experiment_file)
-    donor = choose(whole, tmp_path / "runs", False)
+    donor = begin(whole, tmp_path / "runs", False)
     finish(donor, whole, "first", "third")
     donor.stage("second")["state"] = "failed"
     donor.save()
-    changed = choose(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
+    changed = begin(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
     assert [n for n, s in changed.state["stages"].items() if s["state"] == "done"] == ["first"]
+
+
+def test_a_stage_whose_files_were_deleted_is_not_taken(experiment_file: Path, tmp_path: Path) -> None:
+    whole = resolved(experiment_file)
+    donor = begin(whole, tmp_path / "runs", False)
+    finish(donor, whole, "first", "second", "third")
+    (donor.path / "second" / "weights").unlink()
+    changed = begin(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
+    assert [n for n, s in changed.state["stages"].items() if s["state"] == "done"] == ["first"]
+
+
+def test_hidden_files_and_wandb_s_own_are_no_files_of_a_stage(tmp_path: Path) -> None:
+    for name in ("weights/last.ckpt", "metrics.csv", ".metrics.csv.7.tmp", "wandb/run-1/log", "weights/.cache/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert reuse.files_of(tmp_path) == ["metrics.csv", "weights/last.ckpt"]
 
 
 def test_the_code_of_the_stage_counts_not_the_code_that_began_the_run(experiment_file: Path, tmp_path: Path) -> None:
     whole = resolved(experiment_file)
-    donor = choose(whole, tmp_path / "runs", False)
+    donor = begin(whole, tmp_path / "runs", False)
     finish(donor, whole, "first", "second", "third")
     donor.state["code"] = "another"  # the run began with other code, and was taken up again with the code of now
     donor.stage("second")["code"] = "another"
     donor.save()
-    changed = choose(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
+    changed = begin(resolved(experiment_file, third__model__width=3), tmp_path / "runs", False)
     assert [n for n, s in changed.state["stages"].items() if s["state"] == "done"] == ["first"]
 
 
@@ -112,18 +134,18 @@ def test_a_take_over_that_is_killed_leaves_a_run_that_begins_at_the_first_stage(
     experiment_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, other = resolved(experiment_file), resolved(experiment_file, third__model__width=3)
-    finish(choose(whole, tmp_path / "runs", False), whole, "first", "second", "third")
+    finish(begin(whole, tmp_path / "runs", False), whole, "first", "second", "third")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(reuse, "_link", killed)
     with pytest.raises(KeyboardInterrupt):
-        choose(other, tmp_path / "runs", False)
+        begin(other, tmp_path / "runs", False)
     (cut,) = (r for r in run_folder.all_runs(tmp_path / "runs") if r.state["digest"] == other.digest())
     assert not cut.finished and not (cut.path / "first").exists()
     monkeypatch.undo()
-    again = choose(other, tmp_path / "runs", False)
+    again = begin(other, tmp_path / "runs", False)
     assert again.path == cut.path and all(s["state"] == "pending" for s in again.state["stages"].values())
 
 

@@ -130,5 +130,7 @@ def test_the_same_command_writes_a_damaged_file_anew(copied, capsys, name):
 
 def test_two_runs_never_share_a_folder(hello_runs):
     first, *_ = all_runs(hello_runs)
-    with first.lock(), pytest.raises(UserError, match="another process is running this experiment"):
-        first.lock()
+    with first.lock(), pytest.raises(UserError, match="another process is running this experiment"), first.lock():
+        pass
+    with first.lock():  # free again
+        pass

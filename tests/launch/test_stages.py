@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ from fulgurite.cli import main
 from fulgurite.launch.config.experiment import resolve
 from fulgurite.launch.config.settings import Leaf
 from fulgurite.launch.records.record import git_state, of_the_test, write_record
-from fulgurite.launch.stages import estimate, lightning_stage, runner
+from fulgurite.launch.stages import estimate, lightning_stage, run_folder, runner
 from fulgurite.launch.stages.estimate import took
 from fulgurite.launch.stages.ranks import JOIN_VARIABLE
-from fulgurite.launch.stages.run_folder import all_runs, choose, code_digest
+from fulgurite.launch.stages.run_folder import RunFolder, all_runs, choose, code_digest
 from fulgurite.launch.stages.runner import RunOptions, run_experiment
 from fulgurite.registry import UserError
 
@@ -32,6 +34,12 @@ def _hello(seed: int = 0) -> Any:
 def _record(root: Path) -> dict[str, Any]:
     (file,) = root.rglob("record.json")
     return dict(json.loads(file.read_text()))
+
+
+def begin(experiment: Any, root: Path, new: bool) -> RunFolder:
+    """A run that is chosen and, as if its process had died then, worked on no more."""
+    with choose(experiment, root, new) as run:
+        return run
 
 
 @pytest.fixture
@@ -51,7 +59,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_further_process_skips_what_the_first_one_ran_before_and_joins_its_stage(tmp_path, monkeypatch, pretended):
     first, second = _hello(0), _hello(1)
     done = run_experiment(first, RunOptions(tmp_path))
-    begun = choose(second, tmp_path, new=False)
+    begun = begin(second, tmp_path, new=False)
     pretended.clear()
     monkeypatch.setenv(JOIN_VARIABLE, f"{second.digest()}::fit::{begun.path}")
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -106,10 +114,10 @@ def test_a_refusal_before_the_first_stage_is_in_the_record(tmp_path, monkeypatch
 
 def test_a_run_that_another_process_finished_meanwhile_is_skipped(tmp_path, monkeypatch, pretended):
     experiment = _hello()
-    stale = choose(experiment, tmp_path, new=False)
+    stale = begin(experiment, tmp_path, new=False)
     run_experiment(experiment, RunOptions(tmp_path))
     before = len(pretended)
-    monkeypatch.setattr(runner, "choose", lambda *_: stale)  # chosen before the other one ended
+    monkeypatch.setattr(run_folder, "all_runs", lambda *_: [stale])  # seen before the other one ended
     assert run_experiment(experiment, RunOptions(tmp_path)).finished
     assert len(pretended) == before
 
@@ -132,9 +140,89 @@ def test_a_full_disk_hides_no_error_and_is_told_by_itself(tmp_path, monkeypatch,
         run_experiment(_hello(), RunOptions(tmp_path / "b"))
 
 
+def test_a_disk_that_is_full_before_the_run_begins_is_told_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run_folder, "write_json", full)
+    assert main(["run", "hello", "--output", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "can't be written: No space left on device\nFree some space, or choose another place" in told
+    assert not list((tmp_path / "hello").iterdir())
+
+
+def test_a_finished_stage_whose_files_were_deleted_runs_again(tmp_path, monkeypatch, capsys):
+    seen: list[str] = []
+
+    def stage(verb: str, settings: Any, folder: Path, *_: object) -> str:
+        seen.append(verb)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("a.txt", "b.txt"):
+            (folder / name).write_text(verb)
+        if verb == "test" and seen.count("test") == 1:
+            raise UserError("the first test fails")
+        return "done"
+
+    monkeypatch.setattr(lightning_stage, "run_lightning_stage", stage)
+    with pytest.raises(UserError, match="the first test fails"):
+        run_experiment(_hello(), RunOptions(tmp_path))
+    (cut,) = all_runs(tmp_path)
+    (cut.path / "fit" / "b.txt").unlink()
+    capsys.readouterr()
+    whole = run_experiment(_hello(), RunOptions(tmp_path))
+    assert seen == ["fit", "test", "fit", "test"] and whole.finished and whole.path != cut.path
+    assert f"{cut.path}: files of its finished stage fit are gone (b.txt); a new run begins" in capsys.readouterr().err
+    assert (cut.path / "fit" / "a.txt").exists()  # what is left of the old run is left alone
+
+
+def test_a_finished_run_whose_files_were_deleted_says_that_new_runs_it_afresh(tmp_path, pretended, capsys):
+    run = run_experiment(_hello(), RunOptions(tmp_path))
+    (run.path / "fit").rmdir()
+    pretended.clear()
+    assert run_experiment(_hello(), RunOptions(tmp_path)).path == run.path and not pretended
+    assert "files of its finished stage fit are gone (fit/); --new runs it afresh" in capsys.readouterr().err
+
+
+STALLING = """
+import sys
+import fulgurite.launch.stages.run_folder as run_folder
+class Told(run_folder.FileLock):
+    def release(self, force=False):
+        held = self.is_locked
+        super().release(force)
+        if held and not self.is_locked:
+            print("released", flush=True)
+            sys.stdin.readline()
+run_folder.FileLock = Told
+from fulgurite.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_no_other_process_gets_in_between_the_taking_over_and_the_run(tmp_path, child_environment, parts, forked):
+    quick = ["run", "hello", *(w for k, v in QUICK.items() for w in (f"--{k.replace('__', '.')}", str(v)))]
+    assert forked(*quick, cwd=tmp_path).status == 0
+    (run,) = all_runs(tmp_path)
+    run.stage("test")["digest"] = "another"  # so that a new run takes over the fit alone
+    run.state["digest"] = "another"
+    run.save()
+    first = subprocess.Popen(
+        [sys.executable, "-c", STALLING, *quick],
+        cwd=tmp_path, env=child_environment(**parts), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert first.stdout and "released" in iter(first.stdout.readline, "").__next__()
+    second = forked(*quick, cwd=tmp_path)  # where the first has let go of the run, it is over
+    first.communicate("\n" * 9)
+    assert first.returncode == 0 and second.status == 0, second.output
+    assert second.output.count("skipped") == 2
+    (new,) = (r for r in all_runs(tmp_path) if r.path != run.path)
+    assert new.finished and new.stage("fit")["reused_from"] == run.path.name and new.stage("test")["attempts"] == 1
+
+
 def test_a_stage_that_went_on_with_other_code_is_nobody_s_to_take_over(tmp_path, monkeypatch, pretended):
     experiment = _hello()
-    run = choose(experiment, tmp_path, new=False)
+    run = begin(experiment, tmp_path, new=False)
     (run.path / "fit" / "checkpoints").mkdir(parents=True)
     (run.path / "fit" / "checkpoints" / "last.ckpt").touch()
     run.stage("fit").update(state="running", code="older")
@@ -162,7 +250,7 @@ def test_what_a_stage_writes_into_a_folder_that_it_names_is_no_changed_input(tmp
 
 def test_metrics_that_two_stages_share_keep_both_values(tmp_path):
     experiment = _hello()
-    run = choose(experiment, tmp_path, new=True)
+    run = begin(experiment, tmp_path, new=True)
     for stage, metrics in {"fit": {"loss": 1.0, "a": 2.0}, "test": {"loss": 3.0}}.items():
         (run.path / stage).mkdir()
         (run.path / stage / "results.json").write_text(json.dumps({"schema_version": 1, "metrics": metrics}))
@@ -196,7 +284,7 @@ def test_times_of_stages_taken_over_are_said_apart_and_are_no_estimate(tmp_path,
 def test_runs_that_were_killed_or_still_run_are_listed_shown_and_compared(tmp_path, monkeypatch, capsys, pretended):
     monkeypatch.setenv("COLUMNS", "200")
     whole = run_experiment(_hello(), RunOptions(tmp_path))
-    cut = choose(_hello(1), tmp_path, new=False)  # killed before its first stage
+    cut = begin(_hello(1), tmp_path, new=False)  # killed before its first stage
     runner.write_resolved(cut, _hello(1))
     cut.stage("fit")["state"] = "running"
     cut.save()
@@ -221,7 +309,7 @@ def test_runs_that_were_killed_or_still_run_are_listed_shown_and_compared(tmp_pa
 def test_a_run_is_found_by_its_id_or_whole_parts_of_its_path_only(tmp_path):
     from fulgurite.launch.stages.past_runs import find_run
 
-    run = choose(_hello(), tmp_path, new=True)
+    run = begin(_hello(), tmp_path, new=True)
     name = run.path.name
     for said in (str(run.path), name, f"hello/{name}", name.rpartition("-")[2]):
         assert find_run(tmp_path, said).path == run.path
