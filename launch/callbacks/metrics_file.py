@@ -8,9 +8,11 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from rich.console import Console
 
 from ...datamodules.files import atomic_write
 from ..records.metrics_csv import COLUMNS, read_metrics
+from ..records.notes import add_note, drop_notes
 
 
 class MetricsFile(Checkpoint):
@@ -18,8 +20,9 @@ class MetricsFile(Checkpoint):
 
     It counts as a Checkpoint since Lightning calls those after the module's `on_train_epoch_end`, which may log. It
     stands before the resume point in the callback list, so a step's line is on disk before a checkpoint that holds the
-    step. After a restore, lines of later steps are cut: the run goes over those steps again. Every process of a
-    multi-process run computes the metrics (they may have to be gathered), the first one writes.
+    step. After a restore, lines of later steps are cut: the run goes over those steps again. A checkpoint holds the
+    number of lines, so that a file that was deleted or cut short while the run lay still is noticed, and told once.
+    Every process of a multi-process run computes the metrics (they may have to be gathered), the first one writes.
 
     Args:
         file: path of the CSV.
@@ -28,10 +31,37 @@ class MetricsFile(Checkpoint):
     def __init__(self, file: str | Path) -> None:
         self.file = Path(file)
         self._per_step: set[str] = set()
+        self._num_rows = 0
+        self._wanted_rows = self._restored_step = 0
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the number of lines so far."""
+        checkpoint["num_metrics_rows"] = self._num_rows
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the number of lines for when the fit starts."""
+        self._wanted_rows, self._restored_step = checkpoint.get("num_metrics_rows", 0), checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell if lines are gone; here, since a fit that had ended already has no `on_train_start`."""
+        own = self.file.parent / "checkpoints" / "last.ckpt"
+        if not trainer.ckpt_path or Path(trainer.ckpt_path).resolve() != own.resolve():  # another run's checkpoint
+            return
+        gone = self._wanted_rows - len([r for r in read_metrics(self.file) if r[0] <= self._restored_step])
+        if gone <= 0 or not trainer.is_global_zero:
+            return
+        text = (
+            f"{self.file.name} lacks {gone} of {self._wanted_rows} lines up to step {self._restored_step}: "
+            "it was deleted or cut short while the run was interrupted. The curves lack them too."
+        )
+        if add_note(self.file.parent, text):
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]{self.file.parent}: {text}[/yellow]")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the file, or cut it back to the step that was restored."""
         kept = [r for r in read_metrics(self.file) if r[0] <= trainer.global_step] if trainer.global_step else []
+        if not trainer.global_step and trainer.is_global_zero:
+            drop_notes(self.file.parent)
         self._rewrite(trainer, kept)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -62,11 +92,13 @@ class MetricsFile(Checkpoint):
         return int(vars(trainer)["log_every_n_steps"])  # set by a part of the trainer that type checkers don't see
 
     def _rewrite(self, trainer: Trainer, rows: list[tuple[int, int, str, float]]) -> None:
+        self._num_rows = len(rows)
         if trainer.is_global_zero:
             with atomic_write(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
                 csv.writer(out).writerows([COLUMNS, *((s, e, m, repr(v)) for s, e, m, v in rows)])
 
     def _append(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
+        self._num_rows += len(metrics)
         if metrics and trainer.is_global_zero:
             with self.file.open("a", newline="", encoding="utf-8") as out:
                 rows = [(trainer.global_step, trainer.current_epoch, k, repr(float(v))) for k, v in metrics.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 from pathlib import Path
 
 COLUMNS = ("step", "epoch", "metric", "value")
@@ -14,8 +15,9 @@ def read_metrics(file: Path) -> list[tuple[int, int, str, float]]:
     if not file.is_file():
         return []
     rows = []
-    with file.open(newline="", encoding="utf-8") as lines:
-        for row in list(csv.reader(lines))[1:]:
+    # bytes that are no text, or a field without end, are damage: the lines that can be read count
+    with file.open(newline="", encoding="utf-8", errors="replace") as lines, contextlib.suppress(csv.Error):
+        for row in itertools.islice(csv.reader(lines), 1, None):
             if len(row) == len(COLUMNS) and row[3]:
                 with contextlib.suppress(ValueError):
                     rows.append((int(row[0]), int(row[1]), row[2], float(row[3])))

@@ -21,6 +21,7 @@ from ...registry import ROOT, UserError
 from ..config.experiment import Experiment
 from ..stages.estimate import memory_gb
 from ..stages.run_folder import RunFolder, now
+from .notes import read_notes
 
 SCHEMA_VERSION = 1
 _ANEW = "The same `fulgurite run` command as before writes it anew."
@@ -153,14 +154,15 @@ def finite(content: Any) -> Any:
 
 
 def stage_results(folder: Path) -> dict[str, Any]:
-    """A stage's results.json (metrics, tables, statements, figures), or nothing."""
+    """A stage's results.json (metrics, tables, statements, figures) with its notes among the statements, or nothing."""
     try:
         found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    except (OSError, ValueError, RecursionError):
+        found = {}
     if not isinstance(found, dict) or not isinstance(found.get("metrics", {}), dict):
-        return {}
-    return found
+        found = {}
+    notes = read_notes(folder)
+    return {**found, "statements": [*found.get("statements", []), *notes]} if notes else found
 
 
 def stage_metrics(folder: Path) -> dict[str, float]:

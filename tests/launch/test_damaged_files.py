@@ -43,6 +43,10 @@ def test_a_truncated_checkpoint_says_what_to_do(tmp_path: Path) -> None:
 def test_junk_in_metrics_and_results_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,epoch,metric,value\n1,0,train/loss,0.5\nx,y,z,w\n2,0,train/loss,0.2")
     assert read_metrics(tmp_path / "metrics.csv") == [(1, 0, "train/loss", 0.5), (2, 0, "train/loss", 0.2)]
+    (tmp_path / "metrics.csv").write_bytes(
+        b'step,epoch,metric,value\n1,0,a,0.5\n\xff\xfe,\n2,0,a,1\n"' + b"x" * 200_000
+    )
+    assert read_metrics(tmp_path / "metrics.csv") == [(1, 0, "a", 0.5), (2, 0, "a", 1.0)]
     for content in ("", "[1]", json.dumps({"metrics": [1]})):
         (tmp_path / "results.json").write_text(content)
         assert stage_results(tmp_path) == {}

@@ -47,7 +47,7 @@ def test_a_cut_run_ends_as_if_it_had_not_been_cut(trap, noisy, forked, uninterru
         record = json.loads((only_run(noisy.parent) / "record.json").read_text())
         assert (record["status"], record["error"]) == ("done" if trap.startswith("test") else "stopped", None)
     again = forked("run", noisy.name, cwd=noisy.parent)
-    assert again.status == 0, again.output
+    assert again.status == 0 and "lacks" not in again.output, again.output
     same_run(only_run(noisy.parent), uninterrupted)
     assert json.loads((only_run(noisy.parent) / "record.json").read_text())["status"] == "done"
 
@@ -74,8 +74,32 @@ def test_two_kills_change_nothing_in_other_settings(flags, noisy, forked, only_r
     assert forked(*arguments, cwd=tmp_path, TRAP="train_batch_start:9:SIGKILL").status == -9
     assert forked(*arguments, cwd=tmp_path, TRAP="train_batch_start:17:SIGTERM").status == 143
     outcome = forked(*arguments, cwd=tmp_path)
-    assert outcome.status == 0, outcome.output
+    assert outcome.status == 0 and "lacks" not in outcome.output, outcome.output
     same_run(only_run(tmp_path), only_run(whole))
+
+
+@pytest.mark.parametrize("kept", [None, 0, 20])
+def test_metrics_that_were_deleted_or_cut_meanwhile_are_told_once_and_in_the_report(
+    kept, noisy, forked, uninterrupted, only_run
+):
+    assert forked("run", noisy.name, cwd=noisy.parent, TRAP="train_batch_start:17:SIGKILL").status == -9
+    run = only_run(noisy.parent)
+    file = run / "fit" / "metrics.csv"
+    if kept is None:
+        file.unlink()
+    else:
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[: kept + 1]))
+    wanted = (uninterrupted / "fit" / "metrics.csv").read_text().splitlines()[1:]
+    saved = sum(int(line.partition(",")[0]) <= 16 for line in wanted)
+    text = f"metrics.csv lacks {saved - (kept or 0)} of {saved} lines up to step 16"
+    again = forked("run", noisy.name, cwd=noisy.parent, TRAP="train_batch_start:21:SIGKILL")
+    assert again.output.count(text) == 1
+    last = forked("run", noisy.name, cwd=noisy.parent)
+    assert last.status == 0 and "lacks" not in last.output
+    assert (run / "report.md").read_text().count(text) == 1
+    (told,) = json.loads((run / "record.json").read_text())["stages"][0]["statements"]
+    assert told.startswith(text)
+    assert file.read_text().splitlines()[1:] == [*wanted[: kept or 0], *wanted[saved:]]
 
 
 def test_fresh_processes_killed_from_outside(noisy, child_environment, parts, uninterrupted, only_run, same_run):
