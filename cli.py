@@ -214,7 +214,10 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
                 config,
                 output,
                 (("--new",), {"action": "store_true", "help": "start afresh even if the same run exists"}),
-                (("--seeds",), {"metavar": "0,1,2", "help": "run once for each seed, then give mean and interval"}),
+                (
+                    ("--seeds",),
+                    {"metavar": "0,1,2", "help": "run once for each seed, then give mean and spread"},
+                ),
                 (
                     ("--max-time",),
                     {"metavar": "9m", "help": "stop in good order after this time (s, m, h); run again to go on"},

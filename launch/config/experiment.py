@@ -26,7 +26,7 @@ from .settings import Leaf, Path_, Settings, parse_value, read_yaml, short_path
 from .signatures import has_method
 
 EXPERIMENTS = ROOT / "experiments"
-META_KEYS = ("base", "title", "paper", "published", "estimate", "sources", "stages")
+META_KEYS = ("base", "title", "paper", "published", "headline", "estimate", "sources", "stages")
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
 LIGHTNING_KEYS = ("seed_everything", "trainer", "model", "data", "ckpt_path")
 MAX_SEED = 2**32 - 1  # what numpy takes
@@ -194,12 +194,16 @@ def _meta(root: Settings) -> dict[str, Any]:
     def numbers(value: Any) -> bool:
         return isinstance(value, dict) and all(type(v) in (int, float) for v in value.values())
 
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
     kinds: dict[str, tuple[Callable[[Any], bool], str]] = {
         "title": (lambda v: isinstance(v, str) and v.isprintable(), "a line of text"),
         "paper": (lambda v: isinstance(v, str), "an arXiv id in quotes"),
         "published": (numbers, "a mapping of names to numbers"),
+        "headline": (lambda v: texts(v) and bool(v), "a list of metrics' names"),
         "estimate": (numbers, "a mapping of minutes, memory_gb and disk_gb to numbers"),
-        "sources": (lambda v: isinstance(v, list) and all(isinstance(s, str) for s in v), "a list of names"),
+        "sources": (texts, "a list of names"),
     }
     meta = {k: root.get(k) for k in META_KEYS}
     for key, (fits, kind) in kinds.items():
@@ -212,7 +216,7 @@ def _plain(root: Settings, name: str) -> list[Stage]:
     """fit, then test with the last checkpoint if the model has a test_step."""
     own = Settings()
     own.leaves = {p: leaf for p, leaf in root.leaves.items() if p[0] not in META_KEYS}
-    check_root(own, LIGHTNING_KEYS)
+    check_root(own, (*LIGHTNING_KEYS, *META_KEYS))
     expand_names(own)
     model = own.get("model", "class_path")
     if model is None:

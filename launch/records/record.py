@@ -49,6 +49,7 @@ def write_record(
         "title": experiment.meta.get("title"),
         "paper": experiment.meta.get("paper"),
         "published": experiment.meta.get("published"),
+        "headline": experiment.meta.get("headline"),
         "command": command,
         "status": "done" if run.finished else "running" if running else "failed" if error else "stopped",
         "error": None if running else _error(error, stages),
@@ -86,6 +87,7 @@ def read_record(run_dir: Path) -> dict[str, Any]:
     if (
         not (isinstance(numbers, dict) and all(v is None or type(v) in (int, float) for v in numbers.values()))
         or not (isinstance(stages, list) and all(isinstance(s, dict) and "seconds" in s for s in stages))
+        or not isinstance(record.get("headline") or [], list)
         or not record.keys() >= {"status", "seed", "digest"}
     ):
         raise UserError(f"{run_dir / 'record.json'}: no whole record\n{_ANEW}")
@@ -175,6 +177,15 @@ def stage_metrics(folder: Path) -> dict[str, float]:
 def of_the_test(metrics: dict[str, Any]) -> dict[str, Any]:
     """The test's metrics of a record (`test/…`, or `<stage>/test/…` where several stages tested), in their order."""
     return {k: v for k, v in metrics.items() if k.startswith("test/") or k.partition("/")[2].startswith("test/")}
+
+
+def telling(record: dict[str, Any], most: int = 4) -> dict[str, Any]:
+    """The metrics of a record to show where there is room for a few: those that the experiment names as its `headline`,
+    else the first `most` of the test by name, or of all where nothing was tested.
+    """
+    metrics = record["metrics"]
+    named = {k: metrics[k] for k in record.get("headline") or () if k in metrics}
+    return named or dict(sorted((of_the_test(metrics) or metrics).items())[:most])
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from ..stages.estimate import duration
 from ..stages.past_runs import find_run
 from ..stages.run_folder import DEFAULT_ROOT
 from ..stages.seeds import metric_table
-from .record import of_the_test
+from .record import of_the_test, telling
 from .report import table
 
 DOCS = ROOT / "docs"
@@ -129,7 +129,7 @@ def _read(file: Path) -> dict[str, Any]:
 def _overview(records: list[tuple[str, dict[str, Any]]]) -> str:
     rows = []
     for name, r in records:
-        ours = ", ".join(f"{k.removeprefix('test/')} {_value(v)}" for k, v in list(_shown(r).items())[:4])
+        ours = ", ".join(f"{k.removeprefix('test/')} {_value(v)}" for k, v in telling(r).items())
         rows.append(
             [
                 f"`{r['experiment']}`",

@@ -9,8 +9,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from ...registry import UserError
-from ..records.record import of_the_test, read_record, read_resolved, stage_metrics
+from ...registry import UserError, did_you_mean
+from ..records.record import of_the_test, read_record, read_resolved, stage_metrics, telling
 from ..records.tables import print_table
 from .estimate import duration, took
 from .run_folder import RunFolder, all_runs
@@ -23,6 +23,11 @@ def print_outcome(run_dir: Path) -> int:
     record = read_record(run_dir)
     shown = of_the_test(record["metrics"]) or record["metrics"]
     print_table([(key, _number(value)) for key, value in sorted(shown.items())[:20]])
+    known = list(record["metrics"])
+    for name in record.get("headline") or () if record["status"] == "done" else ():
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            console.print(f"`headline:` names '{name}', which is no metric of this run. {hint}".rstrip(), markup=False)
     console.print(f"{record['status']} in {took(record['stages'])}; report: {run_dir / 'report.md'}")
     return 0 if record["status"] == "done" else 75
 
@@ -32,13 +37,14 @@ def print_runs(root: Path) -> None:
     found, rows, damaged = list(all_runs(root)), [], []
     for run in found:
         seconds = sum(s["seconds"] for s in run.state["stages"].values())
-        metrics: dict[str, Any] = {}
+        shown: dict[str, Any] = {}
         if (run.path / "record.json").exists():  # one that was killed at its very beginning has none
             try:
-                metrics = read_record(run.path)["metrics"]
+                record = read_record(run.path)
+                shown = telling(record) if of_the_test(record["metrics"]) else {}
             except UserError as error:
                 damaged.append(str(error).partition("\n")[0])
-        test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in of_the_test(metrics).items()]
+        test = [f"{k.removeprefix('test/')} {_number(v)}" for k, v in shown.items()]
         name, seed = str(run.path.relative_to(root)), str(run.state["seed"])
         rows.append((name, _status(run), duration(seconds), seed, ", ".join(test[:3])))
     if found:

@@ -1,4 +1,4 @@
-"""`fulgurite run --seeds 0,1,2`: one run a seed, then mean, spread and interval of every metric.
+"""`fulgurite run --seeds 0,1,2`: one run a seed, then mean, spread and range of every metric.
 
 Each seed is a run of its own, so a cut-off series goes on where it stopped and finished seeds are skipped.
 """
@@ -80,7 +80,7 @@ def write_summary(experiment: Experiment, runs: Sequence[RunFolder], options: Ru
     last = records[-1]
     summary = {
         "schema_version": SCHEMA_VERSION,
-        **{key: last[key] for key in ("experiment", "title", "paper", "published")},
+        **{key: last.get(key) for key in ("experiment", "title", "paper", "published", "headline")},
         "command": options.command,
         "status": "done",
         "seeds": [r["seed"] for r in records],
@@ -107,7 +107,9 @@ def write_summary(experiment: Experiment, runs: Sequence[RunFolder], options: Ru
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of at least two values."""
+    """Student's 95 % interval of the mean of at least two values. It takes them for draws of a normal distribution, and
+    may reach beyond what the metric can be, such as below 0 for an accuracy: people are shown the values' range.
+    """
     from scipy.special import stdtrit
 
     half = stdtrit(len(values) - 1, 0.5 + LEVEL / 2) * statistics.stdev(values) / len(values) ** 0.5
@@ -116,12 +118,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def metric_table(metrics: dict[str, Any]) -> str:
-    """Mean, sample standard deviation, interval and count of each metric, as Markdown."""
-    rows = [
-        [k, m["mean"], m["std"], None if m["low"] is None else f"{m['low']:.4g} to {m['high']:.4g}", m["n"], m["note"]]
-        for k, m in metrics.items()
-    ]
-    return table(["metric", "mean", "std", "95 % interval", "seeds", ""], rows)
+    """Mean, sample standard deviation, lowest and highest seed's value, and count of each metric, as Markdown."""
+    rows = [[k, m["mean"], m["std"], _range(m["values"]), m["n"], m["note"]] for k, m in metrics.items()]
+    return table(["metric", "mean", "std over seeds", "lowest to highest seed", "seeds", ""], rows)
+
+
+def _range(values: Sequence[float | None]) -> str | None:
+    given = [v for v in values if v is not None]
+    return f"{min(given):.4g} to {max(given):.4g}" if len(given) > 1 else None
 
 
 def _metric(key: str, records: list[dict[str, Any]]) -> dict[str, Any]:

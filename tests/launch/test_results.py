@@ -82,6 +82,18 @@ def test_a_record_made_with_changed_files_is_marked(docs, hello_runs):
     assert "**uncommitted code** (2 changed files)" in results.write_results().read_text()
 
 
+def test_the_table_shows_the_metrics_that_the_experiment_names_else_the_first_four(docs, hello_runs):
+    name = next(all_runs(hello_runs)).path.name
+    metrics = {f"test/{letter}": n / 8 for n, letter in enumerate("edcba")}
+    for headline, wanted in (
+        (["test/e", "test/b", "test/absent"], "| e 0, b 0.375 |"),
+        (None, "| a 0.5, b 0.375, c 0.25, d 0.125 |"),
+        (["test/absent"], "| a 0.5, b 0.375, c 0.25, d 0.125 |"),
+    ):
+        _published(docs, hello_runs, name, metrics=metrics, headline=headline)
+        assert wanted in results.write_results().read_text()
+
+
 def test_a_summary_over_seeds_is_published_with_its_spread(docs, hello_runs, tmp_path, capsys):
     run = next(all_runs(hello_runs))
     record = json.loads((run.path / "record.json").read_text())
@@ -93,7 +105,7 @@ def test_a_summary_over_seeds_is_published_with_its_spread(docs, hello_runs, tmp
     file = results.publish(tmp_path, "seeds-0123abcd")
     assert file.name.endswith("-0123abcd.json")
     page = results.write_results().read_text()
-    assert "accuracy 0.5 ± 0.01" in page and "| test/accuracy | 0.5 | 0.01 | 0.4 to 0.6 | 2 |" in page
+    assert "accuracy 0.5 ± 0.01" in page and "| test/accuracy | 0.5 | 0.01 | 0.49 to 0.51 | 2 |" in page
 
 
 def test_an_unfinished_run_is_refused(docs, hello_runs, capsys):

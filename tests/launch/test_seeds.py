@@ -14,7 +14,7 @@ from fulgurite.cli import main
 from fulgurite.launch.config.experiment import resolve
 from fulgurite.launch.stages.run_folder import RunFolder, all_runs
 from fulgurite.launch.stages.runner import RunOptions
-from fulgurite.launch.stages.seeds import interval, write_summary
+from fulgurite.launch.stages.seeds import interval, metric_table, write_summary
 
 QUICK = ["--trainer.max_epochs", "1", "--data.num_batches", "4", "--model.width", "4"]
 
@@ -51,7 +51,9 @@ def test_each_seed_is_a_run_of_its_own_and_the_summary_holds_their_values(two_se
 def test_the_summary_for_people_names_runs_and_metrics(two_seeds):
     (file,) = (two_seeds / "hello").glob("seeds-*.md")
     text = file.read_text()
-    assert "| test/accuracy |" in text and "95 % interval" in text
+    values = _summary(two_seeds)["metrics"]["test/accuracy"]["values"]
+    row = next(line for line in text.splitlines() if line.startswith("| test/accuracy |"))
+    assert f"| {min(values):.4g} to {max(values):.4g} | 2 |" in row and "lowest to highest seed" in text
     assert all(r["folder"] in text for r in _summary(two_seeds)["runs"])
 
 
@@ -73,6 +75,14 @@ def test_the_interval_is_students():
     low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
     half = 2.7764451 * math.sqrt(2.5) / math.sqrt(5)
     assert (low, high) == pytest.approx((3 - half, 3 + half), rel=1e-6)
+
+
+def test_what_people_are_shown_of_a_fraction_stays_within_0_and_1():
+    values = [0.0, 0.05, 0.6]
+    low, high = interval(values)
+    metric = {"mean": 0.22, "std": 0.33, "low": low, "high": high, "n": 3, "values": values, "note": ""}
+    assert low < 0 and high > 1  # what the normal distribution says of three values
+    assert "| 0 to 0.6 | 3 |" in metric_table({"test/accuracy": metric})
 
 
 def test_a_metric_that_a_seed_lacks_or_has_as_nan_is_said_and_left_out_of_the_mean(two_seeds, tmp_path):
