@@ -19,6 +19,7 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,7 @@ class Registry(Mapping[str, Any]):
             entry = read_index().of(self.name).get(name)
             if entry is None:
                 raise UserError(unknown(self.name, name, list(self)))
-            importlib.import_module(entry.path.rpartition(".")[0])
+            import_part(entry.path.rpartition(".")[0])
         return self._parts[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -221,6 +222,31 @@ def load_plugins() -> dict[str, str]:
             except Exception as error:  # a plug-in may fail in any way, and must not take the program with it
                 failed[point.name] = f"{point.value}: {type(error).__name__}: {error}"
     return failed
+
+
+def import_part(module: str) -> None:
+    """Import a module that holds registered parts.
+
+    Raises:
+        UserError: if it is a plug-in's and its import raises; names the plug-in, the error and the line. Errors of our
+            own modules are left as they are.
+    """
+    points = importlib.metadata.entry_points(group=PLUGIN_GROUP)
+    package = module.partition(".")[0]
+    of = next((p for p in points if p.value.partition(":")[0].partition(".")[0] == package), None)
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        if of is None:
+            raise
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+        distribution = of.dist.name if of.dist else package
+        text = str(error).strip().partition("\n")[0][:300]
+        raise UserError(
+            f"plug-in '{of.name}' can't be imported: {type(error).__name__}: {text}\n"
+            f"{frames[-1].filename}:{frames[-1].lineno}\n"
+            f"Mend or update it, or take it out: pip uninstall {distribution}"
+        ) from error
 
 
 def plugin_packages() -> list[str]:

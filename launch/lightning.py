@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger
 
 from ..datamodules.files import atomic_write
-from ..registry import UserError
+from ..registry import UserError, find_source, import_part, plugin_packages
 from .callbacks import ResumePoint
 from .config.key_check import allowed_packages
 from .config.refusals import RefusedConfig, refusals
@@ -128,6 +128,26 @@ class FulguriteCLI(LightningCLI):
         super().parse_arguments(parser, args)
 
 
+def _import_plugins(settings: Settings) -> None:
+    """Import the plug-ins' modules that a stage names: jsonargparse would not say which plug-in fails.
+
+    Raises:
+        UserError: if one fails; names it.
+    """
+    packages = plugin_packages()
+    for dotted in _class_paths(settings.to_dict()):
+        module = dotted.rpartition(".")[0]
+        if dotted.partition(".")[0] in packages and find_source(module):
+            import_part(module)
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        if key == "class_path" and isinstance(inner, str):
+            yield inner
+        yield from _class_paths(inner)
+
+
 @dataclass(frozen=True)
 class Built:
     """The three objects of a Lightning configuration."""
@@ -143,9 +163,10 @@ def build(
     """Build model, datamodule and trainer from a stage's settings; `folder` becomes the trainer's root.
 
     Raises:
-        UserError: if a value has the wrong type; with its file and line, or flag.
+        UserError: if a value has the wrong type; with its file and line, or flag. If a plug-in can't be imported.
     """
     _set_parsing()
+    _import_plugins(settings)
     folder.mkdir(parents=True, exist_ok=True)
     given = folder / "given.yaml"
     with atomic_write(given) as temporary:
@@ -170,6 +191,8 @@ def run_verb(
         UserError: as `build`.
     """
     _set_parsing()
+    if settings is not None:
+        _import_plugins(settings)
     with refusals(settings):
         return FulguriteCLI(**_cli_arguments(arguments, True, folder, callbacks, logger)).trainer
 
