@@ -232,18 +232,21 @@ def test_a_plugin_that_fails_at_import_is_reported(plugins):
     assert registry.load_plugins() == {"late": "late: ModuleNotFoundError: No module named 'nothing_like_this'"}
 
 
-@pytest.mark.parametrize("what", ["model: late", "stages: [{name: go, command: late greet}]"])
-def test_a_run_that_needs_a_plugin_which_fails_at_import_names_it(plugins, tmp_path, capsys, what):
+@pytest.mark.parametrize(
+    ("package", "what"),
+    [("slow_model", "base: hello\nmodel: late"), ("slow_command", "stages: [{name: go, command: late greet}]")],
+)
+def test_a_run_that_needs_a_plugin_which_fails_at_import_names_it(plugins, tmp_path, capsys, package, what):
     from fulgurite import cli
 
     text = PLUGIN.replace('"acme', '"late').replace("AcmeModel:", "AcmeModel(LightningModule):")
     text = f"from lightning.pytorch import LightningModule\nraise OSError('too old')\n{text}"
-    site = plugins({"late": ("slow", {"slow/__init__.py": "", "slow/parts.py": text})})
-    (tmp_path / "a.yaml").write_text(f"base: hello\n{what}\n" if "model" in what else f"{what}\n")
+    site = plugins({"late": (package, {f"{package}/__init__.py": "", f"{package}/parts.py": text})})
+    (tmp_path / "a.yaml").write_text(what)
     assert cli.main(["run", str(tmp_path / "a.yaml"), "--output", str(tmp_path / "runs")]) == 2
     told = capsys.readouterr().err.rpartition("fulgurite: ")[2].splitlines()
     assert told == [
         "plug-in 'late' can't be imported: OSError: too old",
-        f"{site / 'slow' / 'parts.py'}:2",
+        f"{site / package / 'parts.py'}:2",
         "Mend or update it, or take it out: pip uninstall late",
     ]

@@ -100,10 +100,11 @@ def read_resolved(run_dir: Path) -> dict[str, dict[str, Any]]:
     Raises:
         UserError: if resolved.json is missing or damaged; names it.
     """
-    stages = _read(run_dir / "resolved.json").get("stages")
+    found = _read(run_dir / "resolved.json").get("stages")
+    stages: dict[str, Any] = found if isinstance(found, dict) else {}
     settings = {
         name: stage["settings"]
-        for name, stage in (stages.items() if isinstance(stages, dict) else ())
+        for name, stage in stages.items()
         if isinstance(stage, dict) and isinstance(stage.get("settings"), dict)
     }
     if not settings or settings.keys() != stages.keys():

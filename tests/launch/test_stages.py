@@ -320,10 +320,10 @@ def test_a_run_is_found_by_its_id_or_whole_parts_of_its_path_only(tmp_path):
 
 def test_a_headline_reaches_the_record_and_a_name_in_it_that_is_no_metric_is_told(tmp_path, capsys):
     quick = [w for k, v in QUICK.items() for w in (f"--{k.replace('__', '.')}", str(v))]
-    assert main(["run", "hello", "--output", str(tmp_path), *quick, "--headline", "[test/acuracy, test/accuracy]"]) == 0
+    assert main(["run", "hello", "--output", str(tmp_path), *quick, "--headline", "[test/accurac, test/accuracy]"]) == 0
     told = capsys.readouterr().out
-    assert "`headline:` names 'test/acuracy', which is no metric of this run. Did you mean 'test/accuracy'" in told
-    assert _record(tmp_path)["headline"] == ["test/acuracy", "test/accuracy"]
+    assert "`headline:` names 'test/accurac', which is no metric of this run. Did you mean 'test/accuracy'" in told
+    assert _record(tmp_path)["headline"] == ["test/accurac", "test/accuracy"]
     assert main(["runs", "--output", str(tmp_path)]) == 0
     listed = capsys.readouterr().out
     assert "accuracy " in listed and "accuracy_constant" not in listed
