@@ -1,0 +1,137 @@
+"""Training of the causal video autoencoder on single frames and on clips.
+
+Axis legend: B batch, F frame, C channel, H height, W width, T latent frame.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from ...registry import MODELS
+from .averaging import save_whole
+from .training import AveragedTraining, mean_square_error, psnr
+from .vae import GameplayVAE
+
+KINDS = ("clips", "frames")  # 33-frame inputs and single frames
+STATISTICS_BATCHES = 16
+SMALLEST_STD = 1e-3  # a channel that says nothing is not blown up
+
+
+@MODELS.register("gamecraft_vae", paper="2506.17201")
+class VAEModule(AveragedTraining):
+    """Trains the autoencoder on 33-frame clips and single frames, as the batches bring them.
+
+    The two are different inputs to it (its norms see all frames), and the model that uses it meets both: a start
+    picture is one frame. On held-out maps it logs the PSNR of both, over the same clips. At the end it measures mean
+    and standard deviation of each latent channel on training data, and saves them with the average's weights to `vae`
+    in its folder.
+
+    Deviations: small widths, trained from scratch (the paper takes HunyuanVideo's); no adversarial and no perceptual
+    loss, which need weights that are not to be had.
+
+    Args:
+        vae: arguments of `GameplayVAE`.
+        kl_weight: weight of the mean divergence of a latent from the standard normal.
+        edge_weight: weight of the absolute error of differences between neighbouring pixels.
+        ema_decay: decay of the weights' moving average.
+        warmup_steps: steps of linear warm-up; a cosine to zero follows.
+        compile: compile the network (CUDA; each kind of input costs a compilation).
+        optimizer: anything that makes an optimiser of parameters.
+    """
+
+    def __init__(
+        self,
+        vae: dict[str, Any],
+        kl_weight: float = 1e-5,
+        edge_weight: float = 0.0,
+        ema_decay: float = 0.999,
+        warmup_steps: int = 50,
+        compile: bool = False,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0),
+    ) -> None:
+        super().__init__(GameplayVAE(**vae), ema_decay, warmup_steps, optimizer)
+        self.kl_weight, self.edge_weight = kl_weight, edge_weight
+        self._loss = torch.compile(autoencoder_loss, dynamic=False) if compile else autoencoder_loss
+        self._val = torch.nn.ModuleDict({kind: MeanMetric() for kind in KINDS})
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Absolute error + edges + divergence of one batch {"frames": uint8 [B, F, C, H, W]}, F = 33 or 1."""
+        x_BCFHW = normalised(batch["frames"])
+        l1, edges, divergence = self._loss(self.network, x_BCFHW)
+        loss = l1 + self.kl_weight * divergence + (self.edge_weight * edges if self.edge_weight else 0.0)
+        self.log("train/loss", loss)
+        kind = KINDS[x_BCFHW.shape[2] == 1]
+        self.log(f"train/l1_{kind}", l1.detach())
+        self.log("train/kl", divergence.detach())
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Reconstruct the clips, and the first frame of each alone."""
+        x_BCFHW = normalised(batch["frames"])
+        for kind, wanted in (("clips", x_BCFHW), ("frames", x_BCFHW[:, :, :1])):
+            if kind == "frames" or x_BCFHW.shape[2] > 1:
+                vae = self.ema.average
+                made = vae.decode(vae.encode(wanted).latent_dist.mode()).sample
+                self._val[kind].update(mean_square_error(made, wanted), weight=len(wanted))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the PSNR of either kind; the error is pooled over all pixels before the logarithm."""
+        for kind, metric in self._val.items():
+            if metric.update_called:
+                self.log(f"val/psnr_{kind}", psnr(metric.compute()))
+            metric.reset()
+
+    def on_fit_end(self) -> None:
+        """Measure the latents' statistics and write the autoencoder."""
+        if self.trainer.is_global_zero:
+            self.ema.average.set_latent_statistics(*self.latent_statistics())
+            save_whole(self.ema.average, Path(self.trainer.default_root_dir) / "vae")
+
+    @torch.no_grad()
+    def latent_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [C] of each latent channel on training data, clips and frames as mixed there."""
+        loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        count, sums_2C = 0, torch.zeros(2, self.network.config.latent_channels, dtype=torch.float64)
+        for batch in islice(loader, STATISTICS_BATCHES):
+            with self.trainer.precision_plugin.forward_context():
+                raw = self.ema.average.encode(normalised(batch["frames"].to(self.device))).latent_dist.mode()
+            raw = raw.double().cpu()
+            count += raw[:, 0].numel()
+            sums_2C += torch.stack([raw.sum((0, 2, 3, 4)), raw.square().sum((0, 2, 3, 4))])
+        mean_C, square_C = sums_2C / count
+        return mean_C, (square_C - mean_C.square()).clamp_min(SMALLEST_STD**2).sqrt()
+
+    def results(self) -> dict[str, Any]:
+        """For the report: quality of both kinds of input on held-out maps."""
+        m = self.measured()
+        parameters = sum(p.numel() for p in self.network.parameters())
+        clips, frames = m.get("val/psnr_clips"), m.get("val/psnr_frames")
+        if clips is None or frames is None:
+            return {"statements": [f"Autoencoder of {parameters:,} parameters; no validation clip was seen."]}
+        text = (
+            f"Autoencoder of {parameters:,} parameters: PSNR on held-out maps {clips:.2f} dB for clips and "
+            f"{frames:.2f} dB for their first frames alone (errors pooled over all pixels)."
+        )
+        return {"metrics": {"psnr_clips": clips, "psnr_frames": frames}, "statements": [text]}
+
+
+def normalised(frames_BFCHW: Tensor) -> Tensor:
+    """uint8 [B, F, C, H, W] to float [B, C, F, H, W] in [-1, 1]."""
+    return frames_BFCHW.transpose(1, 2).float() / 127.5 - 1
+
+
+def autoencoder_loss(vae: GameplayVAE, x_BCFHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Absolute error, the same of neighbours' differences, and a latent's mean divergence from the standard normal."""
+    posterior = vae.encode(x_BCFHW).latent_dist
+    difference = vae.decode(posterior.sample()).sample.float() - x_BCFHW
+    edges = (difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()) / 2
+    mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    return difference.abs().mean(), edges, divergence

@@ -1,0 +1,45 @@
+"""`fulgurite bench gamecraft`: the numbers fit together, and the parts of a chunk are counted as they are called."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fulgurite.cli import main
+
+
+def test_the_parts_make_up_a_chunk_and_a_key_is_answered_within_its_bound(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    line = ["bench", "gamecraft", "--model", "tiny", "--size", "32x48", "--steps", "3", "--chunks", "2"]
+    assert main([*line, "--device", "cpu", "--play_s", "3", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["frames_per_s"] == pytest.approx(33 * 2 / sum(found["chunk_s"]))
+    network, decoder, rest = found["parts"]
+    assert (network["calls"], decoder["calls"]) == (3, 1)
+    assert network["flops"] > 0 and decoder["flops"] > 0 and rest["flops"] is None
+    assert all(part["seconds"] > 0 for part in found["parts"])
+    game = found["game"]
+    assert game["latency_median_s"] <= game["latency_95_s"]
+    assert game["latency_median_s"] < game["bound_s"]
+    printed = capsys.readouterr().out
+    assert f"sustained {found['frames_per_s']:.1f} frames/s" in printed and "random weights" in printed
+
+
+def test_operations_are_those_of_the_network_called_as_often_as_steps_are_asked_for(tmp_path):
+    flops = []
+    for steps in (2, 4):
+        out = tmp_path / f"{steps}.json"
+        line = ["bench", "gamecraft", "--model", "tiny", "--size", "32x48", "--steps", str(steps), "--chunks", "1"]
+        assert main([*line, "--device", "cpu", "--play_s", "0", "--json", str(out)]) == 0
+        flops.append(json.loads(out.read_text())["parts"][0]["flops"])
+    assert flops[1] == 2 * flops[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--size", "60x112"], "multiples of 16"), (["--model", "13b"], "one of tiny"), (["--chunks", "0"], "--chunks 0")],
+)
+def test_mistakes_are_answered_in_a_sentence(capsys, options, said):
+    assert main(["bench", "gamecraft", "--device", "cpu", *options]) == 2
+    assert said in capsys.readouterr().err
