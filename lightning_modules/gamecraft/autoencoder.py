@@ -59,7 +59,7 @@ class VAEModule(AveragedTraining):
         super().__init__(GameplayVAE(**vae), ema_decay, warmup_steps, optimizer)
         self.kl_weight, self.edge_weight = kl_weight, edge_weight
         self._loss = torch.compile(autoencoder_loss, dynamic=False) if compile else autoencoder_loss
-        self._val = torch.nn.ModuleDict({kind: MeanMetric() for kind in KINDS})
+        self._val: Any = torch.nn.ModuleDict({kind: MeanMetric() for kind in KINDS})
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Absolute error + edges + divergence of one batch {"frames": uint8 [B, F, C, H, W]}, F = 33 or 1."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+import shutil
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from diffusers import ModelMixin
 
 
 class MovingAverage(nn.Module):
@@ -28,7 +27,7 @@ class MovingAverage(nn.Module):
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         super().__init__()
-        self.average = copy.deepcopy(network).requires_grad_(False)
+        self.average: Any = copy.deepcopy(network).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
@@ -38,10 +37,8 @@ class MovingAverage(nn.Module):
         torch._foreach_lerp_(list(self.average.parameters()), list(network.parameters()), 1 - decay)
 
 
-def save_whole(model: ModelMixin, folder: Path) -> None:
-    """`save_pretrained` into a folder that is whole or absent; takes the place of an older one."""
-    import shutil
-
+def save_whole(model: Any, folder: Path) -> None:
+    """A diffusers model's `save_pretrained` into a folder that is whole or absent; takes the place of an older one."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)

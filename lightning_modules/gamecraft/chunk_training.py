@@ -20,13 +20,13 @@ from ...datamodules.files import write_json
 from ...datamodules.gamecraft.camera import plucker_rays
 from .averaging import save_whole
 from .captions_encoder import CaptionEncoder
-from .conditions import PIXELS, Conditions, encode_batch
+from .conditions import Conditions, encode_batch
 from .flow import TIMESTEPS
 from .graphed import GraphedLoss
 from .pipeline import BANK
 from .release import SAMPLING, SCHEMA_VERSION
 from .sampling import Captions, denoise
-from .training import AveragedTraining, compile_blocks, mean_square_error, psnr
+from .training import AveragedTraining, compile_blocks, mean_square_error, psnr, uncompiled
 from .transformer import GameCraftTransformer
 from .vae import CLIP_LATENTS, GameplayVAE
 
@@ -116,11 +116,6 @@ class ChunkTraining(AveragedTraining):
         states, mask, pooled = (part[rows_B] for part in self._caption_bank)
         return states, mask, pooled
 
-    def rays(self, given: Conditions) -> Tensor:
-        """Pluecker rays [B, F, P, Y, X] of the conditions' cameras."""
-        height, width = (PIXELS * side for side in given.x0_BCTHW.shape[-2:])
-        return self._rays(given.intrinsics_BF33, given.c2w_BF44, height, width)
-
     def graphed(self, loss: Callable[..., Tensor], *networks: GameCraftTransformer) -> Callable[..., Tensor]:
         """`loss(*networks, *inputs)` as a function of the inputs: as CUDA graphs where compiling is asked for."""
         if self._compile and self.device.type == "cuda" and self.trainer.world_size == 1:
@@ -132,7 +127,7 @@ class ChunkTraining(AveragedTraining):
         encoder, few = self.network.camera_encoder, given.first(4)
         self.log("camera/scale", encoder.scale.detach().mean())
         if encoder.patch_embed is not None:
-            with torch.no_grad():
+            with torch.no_grad(), uncompiled():
                 hidden = self.network.model_input(few.x0_BCTHW, few.history_BCNHW)
                 video, camera = self.network.x_embedder(hidden), encoder(few.rays())
                 self.log("camera/norm_ratio", camera.float().norm(dim=-1).mean() / video.float().norm(dim=-1).mean())
@@ -162,7 +157,7 @@ class ChunkTraining(AveragedTraining):
         loader = self.trainer.datamodule.val_dataloader()  # type: ignore[attr-defined]
         batch = self.transfer_batch_to_device(next(iter(loader)), self.device, 0)
         batch = {k: v[: self.num_samples] if k != "head" else v for k, v in batch.items()}
-        with self.trainer.precision_plugin.forward_context():
+        with self.trainer.precision_plugin.forward_context(), uncompiled():
             given = self.conditions(batch)
             made = self.vae.decode_clips(self.generate(given, fixed_noise(given.x0_BCTHW, 0)))
             wanted = self.vae.decode_clips(given.x0_BCTHW)

@@ -49,18 +49,18 @@ class Conditions:
         """
         still_K = self.intrinsics_BF33[:, :1].expand_as(self.intrinsics_BF33)
         still_c2w = static_camera(self.intrinsics_BF33).to(self.c2w_BF44.dtype)
-        none = tuple(n.expand(len(self.x0_BCTHW), *n.shape[1:]) for n in null)
-        if drop_B is None:
-            return replace(self, intrinsics_BF33=still_K, c2w_BF44=still_c2w, captions=none)
-        drop_B11 = drop_B.view(-1, 1, 1, 1)
-        captions = tuple(
-            torch.where(drop_B.view(-1, *(1,) * (c.ndim - 1)), n, c) for n, c in zip(none, self.captions, strict=True)
+        everywhere = self.x0_BCTHW.new_ones(len(self.x0_BCTHW), dtype=torch.bool)
+        drop_B = everywhere if drop_B is None else drop_B
+        states, mask, pooled = (
+            torch.where(drop_B.view(-1, *(1,) * (own.ndim - 1)), none.expand_as(own), own)
+            for none, own in zip(null, self.captions, strict=True)
         )
+        drop_B111 = drop_B.view(-1, 1, 1, 1)
         return replace(
             self,
-            intrinsics_BF33=torch.where(drop_B11, still_K, self.intrinsics_BF33),
-            c2w_BF44=torch.where(drop_B11, still_c2w, self.c2w_BF44),
-            captions=captions,
+            intrinsics_BF33=torch.where(drop_B111, still_K, self.intrinsics_BF33),
+            c2w_BF44=torch.where(drop_B111, still_c2w, self.c2w_BF44),
+            captions=(states, mask, pooled),
         )
 
     def first(self, size: int) -> Conditions:

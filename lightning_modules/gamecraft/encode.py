@@ -84,7 +84,9 @@ def load_vae(folder: Path) -> GameplayVAE:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no autoencoder here (a folder with config.json and diffusion_pytorch_model.*)")
     network: GameplayVAE = GameplayVAE.from_pretrained(folder)
-    return network.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    network.requires_grad_(False).eval()
+    torch.nn.Module.to(network, "cuda" if torch.cuda.is_available() else "cpu")
+    return network
 
 
 def folder_sha256(folder: Path) -> str:

@@ -41,10 +41,9 @@ class GraphedLoss:
         # weights cast to bfloat16 must be cast anew at each replay, not kept from the capture
         with torch.autocast("cuda", dtype, on, cache_enabled=False):
             copies = tuple(x.clone() for x in inputs)
-            graphed: Callable[..., Tensor] = torch.cuda.make_graphed_callables(
-                module, copies, allow_unused_input=True, pool=self._pool
-            )
-        return graphed
+            graphed: Any = torch.cuda.make_graphed_callables(module, copies, allow_unused_input=True, pool=self._pool)
+        made: Callable[..., Tensor] = graphed
+        return made
 
 
 class _Module(nn.Module):

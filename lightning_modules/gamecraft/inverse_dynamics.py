@@ -205,9 +205,11 @@ class InverseDynamicsModule(LightningModule):
         super().__init__()
         self.num_pairs, self.warmup_steps, self.optimizer = num_pairs, warmup_steps, optimizer
         self.network = InverseDynamicsNet(width, height, picture_width)
-        self.errors = nn.ModuleList(MeanAbsoluteError() for _ in AXES)
-        self.errors_still = nn.ModuleList(MeanAbsoluteError() for _ in AXES)
-        self.correlations = nn.ModuleList(PearsonCorrCoef() for _ in AXES)
+        self._errors = [MeanAbsoluteError() for _ in AXES]
+        self._errors_still = [MeanAbsoluteError() for _ in AXES]
+        self._correlations = [PearsonCorrCoef() for _ in AXES]
+        # so that they move to the module's device
+        self._metrics = nn.ModuleList([*self._errors, *self._errors_still, *self._correlations])
         self._kept: dict[str, float] = {}
 
     def setup(self, stage: str) -> None:
@@ -264,9 +266,9 @@ class InverseDynamicsModule(LightningModule):
         motion_BPA, _ = self(batch["frames"])
         for i in range(len(AXES)):
             made, wanted = motion_BPA[..., i].flatten(), target_BPA[..., i].flatten()
-            self.errors[i].update(made, wanted)
-            self.errors_still[i].update(torch.zeros_like(wanted), wanted)
-            self.correlations[i].update(made / FULL_SPEED[i], wanted / FULL_SPEED[i])
+            self._errors[i].update(made, wanted)
+            self._errors_still[i].update(torch.zeros_like(wanted), wanted)
+            self._correlations[i].update(made / FULL_SPEED[i], wanted / FULL_SPEED[i])
 
     def on_validation_epoch_end(self) -> None:
         """Log the errors over all validation pairs."""
@@ -277,9 +279,9 @@ class InverseDynamicsModule(LightningModule):
         self._log_errors("test")
 
     def _log_errors(self, split: str) -> None:
-        named = (("error", self.errors), ("error_no_motion", self.errors_still), ("correlation", self.correlations))
-        for name, metrics in named:
-            for axis, metric in zip(AXES, metrics, strict=True):
+        for i, axis in enumerate(AXES):
+            of_axis = (self._errors[i], self._errors_still[i], self._correlations[i])
+            for name, metric in zip(("error", "error_no_motion", "correlation"), of_axis, strict=True):
                 self.log(f"{split}/{axis}_{name}", metric.compute())
                 metric.reset()
 
@@ -315,7 +317,7 @@ class InverseDynamicsModule(LightningModule):
         split = "test" if "test/forward_error" in m else "val"
         if f"{split}/forward_error" not in m:
             return {"metrics": {}, "statements": []}
-        rows = [
+        rows: list[list[Any]] = [
             [a, u, *(m[f"{split}/{a}_{n}"] for n in ("error", "error_no_motion", "correlation"))]
             for a, u in zip(AXES, UNITS, strict=True)
         ]

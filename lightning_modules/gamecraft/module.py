@@ -79,7 +79,7 @@ class GameCraftModule(ChunkTraining):
         super().__init__(network, vae, camera_lr_factor, num_samples, ema_decay, warmup_steps, compile, optimizer)
         self.shift, self.drop, self.history_noise = shift, drop, history_noise
         self.num_steps, self.guidance_scale = num_steps, guidance_scale
-        self._val = torch.nn.ModuleDict({name: MeanMetric() for name in ("loss", "loss_other_camera")})
+        self._val: Any = torch.nn.ModuleDict({name: MeanMetric() for name in ("loss", "loss_other_camera")})
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Flow matching on one batch, whose samples share the kind of history."""

@@ -29,7 +29,7 @@ class AveragedTraining(LightningModule):
 
     def __init__(self, network: nn.Module, ema_decay: float, warmup_steps: int, optimizer: OptimizerCallable) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
         self.ema = MovingAverage(network, ema_decay)
         self.warmup_steps, self.optimizer = warmup_steps, optimizer
         self._kept: dict[str, float] = {}
@@ -67,7 +67,8 @@ class AveragedTraining(LightningModule):
 
     def due(self) -> bool:
         """Whether this step's extra measurements are wanted: they cost time that most steps don't spend."""
-        return bool(self.trainer.global_step % self.trainer.log_every_n_steps == 0)
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return self.trainer.global_step % every == 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the report says: a fit that was cut off after its last step has nothing more to measure."""
@@ -99,6 +100,11 @@ def compile_blocks(*networks: Any) -> None:
     for network in networks:
         network.compile_repeated_blocks(dynamic=False)
         network.camera_encoder.compile(dynamic=False)
+
+
+def uncompiled() -> Any:
+    """Context in which compiled parts run as they are: for shapes that come too seldom to be worth a compilation."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def psnr(mean_square_error: Tensor | float) -> float:

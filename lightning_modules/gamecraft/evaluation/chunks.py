@@ -57,9 +57,10 @@ class Request:
     @classmethod
     def joined(cls, requests: Sequence[Request]) -> Request:
         """Several requests with histories of one length, in a row."""
-        tensors = ("history_BTCHW", "intrinsics_BT33", "c2w_BT44")
         return cls(
-            *(torch.cat([getattr(r, name) for r in requests]) for name in tensors),
+            torch.cat([r.history_BTCHW for r in requests]),
+            torch.cat([r.intrinsics_BT33 for r in requests]),
+            torch.cat([r.c2w_BT44 for r in requests]),
             [c for r in requests for c in r.captions],
             [s for r in requests for s in r.seeds],
         )

@@ -91,7 +91,8 @@ def compare_answers(judged: Judged, models: Sequence[tuple[str, ChunkModel]], ju
     halves = Directions(real_ND, int(min(first_N.sum(), (~first_N).sum())))
     floor = distance(halves(real_ND[first_N]), halves(real_ND[~first_N])) if (~first_N).any() else None
     seconds = {key: model.seconds / model.num_chunks for key, model in models if model.num_chunks}
-    rows, metrics = [], {}
+    rows: list[list[Any]] = []
+    metrics: dict[str, float] = {}
     for key, verdict in verdicts.items():
         s = verdict.scalars()
         cells: list[Any] = [verdict.name]
@@ -119,8 +120,9 @@ def compare_answers(judged: Judged, models: Sequence[tuple[str, ChunkModel]], ju
         "nearest true motion of the real answers, measured by the inverse-dynamics network, whose own accuracy on "
         "real answers is its ceiling. Models get the poses that the keys command, as in play; the errors are against "
         "these, so walls count against the real answers too. Consistency is 1 - flow-warp error / 255. FVD-IDM is "
-        "against the real answers of the same starts, along principal directions in units of their spread; two halves of the starts, real against real, are at "
-        f"{'–' if floor is None else f'{floor:.3g}'} in {halves.dim} dimensions. ± is one standard error over starts."
+        "against the real answers of the same starts, along principal directions in units of their spread; two halves "
+        f"of the starts, real against real, are at {'–' if floor is None else f'{floor:.3g}'} in {halves.dim} "
+        "dimensions. ± is one standard error over starts."
     )
     title = f"Counterfactuals: {num_starts} held-out starts, {NUM_ACTIONS} actions each"
     table = {"title": title, "columns": columns, "rows": rows, "note": note}
@@ -138,7 +140,7 @@ def compare_answers(judged: Judged, models: Sequence[tuple[str, ChunkModel]], ju
         "rows": steps,
         "note": "Noise: standard deviation in grey levels. Shuffle, freeze: share of the frames.",
     }
-    said = [_ladder_sentence(monotone), *_sentences(verdicts, models, frechet)]
+    said = [_ladder_sentence(monotone), *_sentences(verdicts, models)]
     return {"metrics": metrics, "tables": [table, ladder_table], "statements": said}
 
 
@@ -147,9 +149,7 @@ def _ladder_sentence(monotone: bool) -> str:
     return f"The Fréchet distance {verb} with every step of noise, shuffled and frozen frames."
 
 
-def _sentences(
-    verdicts: dict[str, Verdict], models: Sequence[tuple[str, ChunkModel]], frechet: dict[str, float]
-) -> list[str]:
+def _sentences(verdicts: dict[str, Verdict], models: Sequence[tuple[str, ChunkModel]]) -> list[str]:
     said = []
     real = verdicts["real"].scalars()
     for key, model in models:

@@ -136,7 +136,7 @@ def full_turn(
     pictures["another start's picture"] = before.roll(1, 0)
     if vae is not None:
         pictures["the picture itself, through the autoencoder"] = reconstruct(vae, before, batch_size)
-    rows = []
+    rows: list[list[Any]] = []
     for name, made in pictures.items():
         feature = None
         if judges.net is not None:

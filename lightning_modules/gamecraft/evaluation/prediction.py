@@ -102,7 +102,8 @@ def predict_chunks(
 def _table(rows: list[Row], count: int, num_maps: int, stride: int) -> dict[str, Any]:
     columns = ["shown instead of the real chunk", *(f"PSNR {a}-{b}, dB" for a, b in SPANS), "± 1-33"]
     columns += ["SSIM 1-8", "SSIM 1-33", "feature distance", "±"]
-    cells, metrics = [], {}
+    cells: list[list[Any]] = []
+    metrics: dict[str, float] = {}
     for row in rows:
         psnr = {span: mean_and_error(values) for span, values in row.psnr.items()}
         ssim = {span: float(values.mean()) for span, values in row.ssim.items()}
@@ -131,8 +132,8 @@ def _sentences(rows: list[Row], num_models: int) -> list[str]:
             continue
         gains = []
         for span in ((1, 8), (1, 33)):
-            best = max(copies, key=lambda c, s=span: float(c.psnr[s].mean()))
-            gain, error = mean_and_error(row.psnr[span] - best.psnr[span])
+            better = max((copy.psnr[span] for copy in copies), key=lambda psnr_B: float(psnr_B.mean()))
+            gain, error = mean_and_error(row.psnr[span] - better)
             gains.append(f"{gain:+.2f} ± {error:.2f} dB over frames {span[0]} to {span[1]}")
         text = f"{row.name}: {' and '.join(gains)} against the better copy of the history"
         if row.feature_B is not None:
@@ -141,8 +142,9 @@ def _sentences(rows: list[Row], num_models: int) -> list[str]:
             ]
             best = min(rivals, key=lambda r: float(r.feature_B.mean()))  # type: ignore[union-attr]
             share = 1 - float(row.feature_B.mean()) / float(best.feature_B.mean())  # type: ignore[union-attr]
-            text += f"; feature distance {share:+.0%} lower than the best of the copies and the mean image"
-        said.append(text.replace("+-", "-") + ".")
+            than = f"{abs(share):.0%} {'lower' if share >= 0 else 'HIGHER'} than"
+            text += f"; feature distance {than} the best of the history's copies and the mean image"
+        said.append(f"{text}.")
     own, shuffled = rows[0], next(r for r in rows if r.key.endswith("_shuffled"))
     cost, error = mean_and_error(own.psnr[(1, 16)] - shuffled.psnr[(1, 16)])
     name = own.name.rpartition(",")[0]

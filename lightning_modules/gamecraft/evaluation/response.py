@@ -44,7 +44,8 @@ def speed_response(
     flow_SKV = torch.stack(flows).unflatten(1, (len(KEYS), len(SPEEDS)))
     motion_SKVM = torch.stack(motions).unflatten(1, (len(KEYS), len(SPEEDS)))
     commanded_V = torch.tensor(SPEEDS)
-    rows, metrics = [], {}
+    rows: list[list[Any]] = []
+    metrics: dict[str, float] = {}
     for i, (key, (axis, sign)) in enumerate(KEYS.items()):
         flow_SV = flow_SKV[:, i]
         along_V = sign * motion_SKVM[:, i, :, AXES.index(axis)].mean(0)

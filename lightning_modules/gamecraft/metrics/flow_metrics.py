@@ -68,7 +68,7 @@ def pair_flow(clips_BTCHW: Tensor, stride: int = 1) -> PairFlow:
 def _one_pair(pair: tuple[numpy.ndarray, numpy.ndarray]) -> tuple[float, ...]:
     earlier, later = pair
     if not hasattr(_own, "dis"):
-        _own.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        _own.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]
     grey = [numpy.ascontiguousarray(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in (earlier, later)]
     flow_HW2 = _own.dis.calc(*grey, None)
     height, width = grey[0].shape

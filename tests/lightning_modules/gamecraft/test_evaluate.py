@@ -22,6 +22,7 @@ from fulgurite.lightning_modules.gamecraft.evaluate import Sizes, evaluate, meas
 from fulgurite.lightning_modules.gamecraft.evaluation.chunks import Cameras, Request
 from fulgurite.lightning_modules.gamecraft.evaluation.judges import Judges
 from fulgurite.lightning_modules.gamecraft.inverse_dynamics import InverseDynamicsNet, local_flow
+from fulgurite.lightning_modules.gamecraft.metrics.perceptual import EfficientNetLite0
 from fulgurite.lightning_modules.gamecraft.motion import FULL_SPEED
 from fulgurite.lightning_modules.gamecraft.transformer import GameCraftTransformer
 from fulgurite.lightning_modules.gamecraft.vae import GameplayVAE
@@ -139,7 +140,9 @@ def measured(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     models = [("oracle", Oracle()), ("still_model", Still("still, 1 step"))]
     sizes = Sizes(num_chunks=6, num_starts=NUM_STARTS, num_speed=2, num_drift=3, drift_chunks=3, batch_size=5)
     keys = ("oracle", "still_model", "oracle")
-    found = measure(data, models, None, Judges(FlowJudge(), None), sizes, out, seed=0, distilled=keys)
+    torch.manual_seed(0)
+    judges = Judges(FlowJudge(), EfficientNetLite0().eval(), frame_stride=8)
+    found = measure(data, models, None, judges, sizes, out, seed=0, distilled=keys)
     return found, out
 
 
@@ -148,12 +151,14 @@ def test_an_oracle_predicts_everything_and_shuffled_actions_cost_it(measured: tu
     assert m["test/oracle/psnr_1_33"] > 45 and m["test/oracle/ssim_1_33"] > 0.99
     assert m["test/oracle_shuffled/psnr_1_16"] < m["test/oracle/psnr_1_16"] - 10
     assert m["test/copy_history/psnr_1_33"] < m["test/copy_previous/psnr_1_33"] < m["test/oracle/psnr_1_33"]
+    assert m["test/oracle/feature_distance"] < 0.1 * m["test/copy_history/feature_distance"]
     assert m["test/oracle_one_frame/psnr_1_8"] == m["test/oracle/psnr_1_8"]
 
 
 def test_the_judge_knows_an_oracle_from_a_still_picture(measured: tuple[dict[str, Any], Path]) -> None:
     m = measured[0]["metrics"]
     assert m["test/oracle/frechet"] == pytest.approx(0, abs=1e-4) and m["test/still_model/frechet"] > 1
+    assert m["test/oracle/accuracy_feature"] == 1 and m["test/still_model/accuracy_feature"] == pytest.approx(1 / 12)
     assert m["test/oracle/accuracy_motion"] == m["test/real/accuracy_motion"]
     assert m["test/real/accuracy_motion"] > 0.5 > m["test/still_model/accuracy_motion"]
     assert m["test/still_model/dynamics"] < 0.05 < m["test/oracle/dynamics"]
