@@ -143,9 +143,10 @@ def measure(
     prediction, strips = predict_chunks(chunks, one_each, vae, mean_CHW, judges.net, judges.frame_stride, size)
     figures.draw_film(strips, chunks.request.history_BTCHW[: len(strips[0][1]), -1], out / "film.png")
 
-    starts = CounterfactualSet(data / "counterfactual", sizes.num_starts, seed)
-    say(f"twelve actions from {len(starts)} starts")
-    judged = judge_answers(starts, models, vae, judges, size, seed)
+    most = max(sizes.num_starts, sizes.num_speed, sizes.num_drift)
+    starts = CounterfactualSet(data / "counterfactual", most, seed)
+    say(f"twelve actions from {min(sizes.num_starts, len(starts))} starts")
+    judged = judge_answers(starts, models, vae, judges, sizes.num_starts, size, seed)
     control = compare_answers(judged, models, judges)
     names = {k: m.name for k, m in models}
     if distilled is not None:

@@ -46,6 +46,7 @@ def judge_answers(
     models: Sequence[tuple[str, ChunkModel]],
     vae: GameplayVAE | None,
     judges: Judges,
+    num_starts: int,
     batch_size: int,
     seed: int,
 ) -> Judged:
@@ -57,7 +58,7 @@ def judge_answers(
     verdicts |= {key: Verdict(model.name, key, stride) for key, model in models}
     kept: list[Tensor] = []
     example: dict[str, Tensor] = {}
-    numbered = enumerate(starts)
+    numbered = enumerate(islice(starts, num_starts))
     # as many starts at once as fill a batch
     while group := list(islice(numbered, max(1, batch_size // NUM_ACTIONS))):
         truths = [Truth.of(start, judges) for _, start in group]
