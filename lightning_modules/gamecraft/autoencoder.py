@@ -38,7 +38,9 @@ class VAEModule(AveragedTraining):
 
     Args:
         vae: arguments of `GameplayVAE`.
+        init_from: folder of a trained autoencoder to go on from; its sizes then take the place of `vae`.
         kl_weight: weight of the mean divergence of a latent from the standard normal.
+        square_weight: weight of the square error, which PSNR measures, beside the absolute one.
         edge_weight: weight of the absolute error of differences between neighbouring pixels.
         ema_decay: decay of the weights' moving average.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
@@ -48,24 +50,27 @@ class VAEModule(AveragedTraining):
 
     def __init__(
         self,
-        vae: dict[str, Any],
+        vae: dict[str, Any] | None = None,
+        init_from: str | None = None,
         kl_weight: float = 1e-5,
+        square_weight: float = 1.0,
         edge_weight: float = 0.0,
         ema_decay: float = 0.999,
         warmup_steps: int = 50,
         compile: bool = False,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0),
     ) -> None:
-        super().__init__(GameplayVAE(**vae), ema_decay, warmup_steps, optimizer)
-        self.kl_weight, self.edge_weight = kl_weight, edge_weight
+        network = GameplayVAE.from_pretrained(init_from).train() if init_from else GameplayVAE(**(vae or {}))
+        super().__init__(network, ema_decay, warmup_steps, optimizer)
+        self.kl_weight, self.square_weight, self.edge_weight = kl_weight, square_weight, edge_weight
         self._loss = torch.compile(autoencoder_loss, dynamic=False) if compile else autoencoder_loss
         self._val: Any = torch.nn.ModuleDict({kind: MeanMetric() for kind in KINDS})
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Absolute error + edges + divergence of one batch {"frames": uint8 [B, F, C, H, W]}, F = 33 or 1."""
+        """Absolute and square error, edges, divergence of one batch {"frames": uint8 [B, F, C, H, W]}, F = 33 or 1."""
         x_BCFHW = normalised(batch["frames"])
-        l1, edges, divergence = self._loss(self.network, x_BCFHW)
-        loss = l1 + self.kl_weight * divergence + (self.edge_weight * edges if self.edge_weight else 0.0)
+        l1, square, edges, divergence = self._loss(self.network, x_BCFHW)
+        loss = l1 + self.square_weight * square + self.edge_weight * edges + self.kl_weight * divergence
         self.log("train/loss", loss)
         kind = KINDS[x_BCFHW.shape[2] == 1]
         self.log(f"train/l1_{kind}", l1.detach())
@@ -134,4 +139,4 @@ def autoencoder_loss(vae: GameplayVAE, x_BCFHW: Tensor) -> tuple[Tensor, Tensor,
     edges = (difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()) / 2
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return difference.abs().mean(), edges, divergence
+    return difference.abs().mean(), difference.square().mean(), edges, divergence
