@@ -25,8 +25,15 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 class CameraModel(Protocol):
     """How an engine turns a pitch into a picture."""
 
-    height: int
-    width: int
+    @property
+    def height(self) -> int:
+        """Rows of the picture."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns of the picture."""
+        ...
 
     def intrinsics(self, pitch_deg: np.ndarray) -> np.ndarray:
         """K, float64 [T,3,3], in pixels of (height, width), of pitches [T] in degrees."""

@@ -80,7 +80,9 @@ def _all_free(world: DoomMap, engine: DoomEngine, history: Chord, x: int, y: int
     angle_deg += turn * engine.limits.turn_deg * CLIP_FRAMES
     floor = world.floor_S[world.sector_at(before_P2[-1:])[0]]
     for chord in COUNTERFACTUAL_CHORDS:
-        path_P2 = path_of(chord, *before_P2[-1], angle_deg, CLIP_FRAMES, engine.limits)
+        path_P2 = path_of(
+            chord, float(before_P2[-1, 0]), float(before_P2[-1, 1]), angle_deg, CLIP_FRAMES, engine.limits
+        )
         if not walkable(world, path_P2):
             return False
         if (np.abs(world.floor_S[world.sector_at(path_P2[::4])] - floor) > 8).any():

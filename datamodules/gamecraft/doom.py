@@ -199,7 +199,7 @@ class DoomEngine:
         """End the engine's process and remove its files."""
         if self._guard is not None:
             self._guard.kill()
-            self._guard.wait()
+            self._guard.communicate()  # closes the pipe
             self._guard = None
         self._doom.close()
         self._folder.cleanup()

@@ -262,7 +262,8 @@ class Recording:
 
     def _report(self, num_recorded: int, seconds: float) -> None:
         manifests = {split: Manifest.open(self.out / split) for split in SPLITS}
-        rows, rejected = [], Counter[str]()
+        rows: list[list[Any]] = []
+        rejected = Counter[str]()
         for split, manifest in manifests.items():
             rejected.update(manifest.rejected)
             maps = len(manifest.maps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from .actions import Chord
 from .chord_policy import flyable, plan_chord
 from .doom import DoomEngine, LevelEnded
+from .doom_map import DoomMap
 from .episode import Episode
 from .take import Take
 from .units import Unit
@@ -66,11 +68,9 @@ def record_flights(engine: DoomEngine, unit: Unit, rejected: Counter[str]) -> It
                     chord = plan_chord(
                         draws,
                         engine.pose(),
-                        lambda path_P2, floor=floor: flyable(world, path_P2, floor, view_height_of(unit)),
+                        partial(_free, world, floor, view_height_of(unit)),
                         engine.limits,
-                        draw=lambda draw, _, fraction=speed: Chord.of(
-                            **{key: fraction for key in MOTIONS[draw.integers(len(MOTIONS))]}
-                        ),
+                        draw=partial(_motion, speed),
                     )
                     take.hold(chord)
                     fault = take.fault()
@@ -87,3 +87,12 @@ def record_flights(engine: DoomEngine, unit: Unit, rejected: Counter[str]) -> It
             episodes = episodes[: unit.num_episodes - made]
             yield from episodes
             made += len(episodes)
+
+
+def _free(world: DoomMap, floor: float, view_height: float, path_P2: np.ndarray) -> bool:
+    return flyable(world, path_P2, floor, view_height)
+
+
+def _motion(fraction: float, draws: np.random.Generator, _: object) -> Chord:
+    """One of `MOTIONS` at a speed."""
+    return Chord.of(**{key: fraction for key in MOTIONS[draws.integers(len(MOTIONS))]})

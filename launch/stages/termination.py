@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
 EXIT_STATUS = 128 + signal.SIGTERM
+AGAIN_S = 0.05
 
 
 class Termination:
     """While entered, SIGTERM raises SystemExit(143) where it strikes. Inside a Lightning loop, which puts its own
-    handler over this one to finish and save the batch at hand first, it is only remembered.
+    handler over this one to finish and save the batch at hand first, it is only remembered. Inside an import it comes
+    again a little later: an exception there would leave a module half made, and some libraries swallow it.
     """
 
     def __init__(self) -> None:
@@ -38,9 +41,22 @@ class Termination:
             raise SystemExit(EXIT_STATUS)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
+            again.daemon = True
+            again.start()
+            return
         self._asked = True
         if signal.getsignal(signal.SIGTERM) == self._handle:
             raise SystemExit(EXIT_STATUS)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def is_stop(error: BaseException) -> bool:

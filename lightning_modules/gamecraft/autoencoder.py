@@ -132,7 +132,7 @@ def normalised(frames_BFCHW: Tensor) -> Tensor:
     return frames_BFCHW.transpose(1, 2).float() / 127.5 - 1
 
 
-def autoencoder_loss(vae: GameplayVAE, x_BCFHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def autoencoder_loss(vae: GameplayVAE, x_BCFHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Absolute error, the same of neighbours' differences, and a latent's mean divergence from the standard normal."""
     posterior = vae.encode(x_BCFHW).latent_dist
     difference = vae.decode(posterior.sample()).sample.float() - x_BCFHW

@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-vizdoom = pytest.importorskip("vizdoom")
-
-from fulgurite.datamodules.gamecraft.actions import COUNTERFACTUAL_CHORDS, Chord
+from fulgurite.datamodules.gamecraft.actions import Chord
 from fulgurite.datamodules.gamecraft.camera import ShearPitchCamera, doom_c2w, relative_to_first, trajectory
 from fulgurite.datamodules.gamecraft.chord_policy import path_of, walkable
 from fulgurite.datamodules.gamecraft.doom import DoomEngine, Shot, render_size
 from fulgurite.registry import UserError
+
+pytest.importorskip("vizdoom")
 
 DEPTH_STEP = 7.5  # map units a grey level of the depth buffer
 
@@ -40,16 +41,22 @@ def poses(shots: list[Shot]) -> np.ndarray:
     return doom_c2w(*np.array([(s.x, s.y, s.z, s.angle_deg) for s in shots]).T)
 
 
-def in_the_open(engine: DoomEngine, seed: int = 0, chords: tuple[Chord, ...] = COUNTERFACTUAL_CHORDS) -> None:
-    """Place the camera where every chord has room, on level floor."""
+def in_the_open(engine: DoomEngine, seed: int = 0, chords: tuple[Chord, ...] = (Chord.of(),)) -> None:
+    """Place the camera at rest where the chords, one after the other for a chunk each, have room on level floor."""
     world, rng = engine.load("map01", seed), np.random.default_rng(seed)
-    while True:
-        x, y = (int(v) for v in world.draw_point(rng, 96))
-        angle = float(rng.uniform(0, 360))
-        paths = [path_of(chord, x, y, angle, 66) for chord in chords]
-        if all(walkable(world, p) and np.ptp(world.floor_S[world.sector_at(p)]) == 0 for p in paths):
-            assert engine.place(x, y, angle)
+    for _ in range(2000):
+        spot = world.draw_point(rng, 64)
+        assert spot is not None
+        x, y, angle = *(float(v) for v in spot), float(rng.uniform(0, 360))
+        paths, end, heading = [], (x, y), angle
+        for chord in chords:
+            paths.append(path_of(chord, *end, heading, 33))
+            end, heading = tuple(paths[-1][-1]), heading + chord.axes()[2] * engine.limits.turn_deg * 33
+        floors = world.floor_S[world.sector_at(np.concatenate(paths))]
+        if np.ptp(floors) == 0 and all(walkable(world, path) for path in paths):
+            assert engine.place(int(x), int(y), angle)
             return
+    pytest.fail("no such spot")
 
 
 @pytest.mark.parametrize(
@@ -60,17 +67,8 @@ def in_the_open(engine: DoomEngine, seed: int = 0, chords: tuple[Chord, ...] = C
 def test_free_space_motion_is_the_nominal_trajectory(engine, chord):
     """From the first frame on, whatever came before: translation within 3 % and a third of a unit, rotation exact."""
     before = Chord.of(w=0.6, right=0.3)
-    world, rng = engine.load("map01", 1), np.random.default_rng(7)
-    for _ in range(3):
-        while True:
-            x, y = (int(v) for v in world.draw_point(rng, 96))
-            angle = float(rng.uniform(0, 360))
-            first = path_of(before, x, y, angle, 33)
-            second = path_of(chord, *first[-1], angle + before.axes()[2] * 3 * 33, 33)
-            floors = world.floor_S[world.sector_at(np.concatenate([first, second]))]
-            if walkable(world, first) and walkable(world, second) and np.ptp(floors) == 0:
-                break
-        assert engine.place(x, y, angle)
+    for seed in range(3):
+        in_the_open(engine, seed, (before, chord))
         for _ in range(33):
             engine.drive(before)
         real = relative_to_first(poses([engine.drive(chord) for _ in range(33)]))
@@ -121,13 +119,13 @@ def test_depth_reprojection_agrees_with_the_poses(engine):
     gains, late = [], []
     for seed in range(3):
         for chord in chords:
-            in_the_open(engine, seed)
-            engine.drive(Chord.of(down=1.0, left=0.3))
+            in_the_open(engine, seed, (chord,))
             shots = [engine.drive(chord) for _ in range(10)]
             for gap, found in ((1, gains), (8, late)):
                 made, where = warp(shots[0], shots[gap], camera)
                 copied = psnr(shots[0].frame_HW3, shots[gap].frame_HW3, where)
                 found.append(psnr(made, shots[gap].frame_HW3, where) - copied)
+    print(f"gain at 1 tic {np.median(gains):.1f} dB, at 8 tics {np.median(late):.1f} dB")
     assert np.median(gains) >= 5, np.round(gains, 1)
     assert np.median(late) >= 2, np.round(late, 1)
 
@@ -171,13 +169,13 @@ def test_a_killed_process_leaves_no_engine():
     pid = int(process.stdout.readline())
     os.kill(pid, 0)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     for _ in range(100):
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return
-        if open(f"/proc/{pid}/stat").read().split()[2] == "Z":
+        if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
             return
         time.sleep(0.1)
     os.kill(pid, signal.SIGKILL)
