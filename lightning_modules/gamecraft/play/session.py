@@ -29,7 +29,7 @@ WALKING = ("w", "s", "a", "d")
 CHORD_WINDOW_S = 0.04  # from standing, the keys of a chord rarely go down in the same instant
 LOOK_WINDOW_S = 0.12  # a mouse's first few pixels say little about how far it is going
 MIN_LOOK_DEG = 0.5
-LATE_SHARE, LATE_S = 1.03, 0.02  # how much longer than the slowest of the last chunks the next one may take
+LATE_SHARE, LATE_S = 1.1, 0.03  # how much longer than the slowest of the last chunks the next one may take
 REMEMBERED = 6  # chunks whose making is remembered
 KEPT_LATENCIES = 1000
 
