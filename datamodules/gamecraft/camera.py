@@ -175,6 +175,11 @@ def doom_c2w(
     return c2w
 
 
+def pitched(c2w: np.ndarray, pitch_deg: np.ndarray) -> np.ndarray:
+    """Level poses [T,4,4] tilted about their own lateral axes by pitches [T] in degrees, positive down."""
+    return c2w @ _pose(np.zeros_like(pitch_deg), pitch_deg, np.zeros((len(pitch_deg), 3)))
+
+
 def relative_to_first(c2w: Array) -> Array:
     """Poses [...,T,4,4] (numpy or torch) as seen from each sequence's first frame, whose pose becomes the identity."""
     relative = c2w.clone() if isinstance(c2w, torch.Tensor) else c2w.copy()

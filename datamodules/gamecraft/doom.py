@@ -26,7 +26,7 @@ import numpy as np
 
 from ...registry import UserError
 from .actions import DEFAULT_LIMITS, Chord, SpeedLimits
-from .camera import PITCH_RANGE_DEG
+from .camera import PITCH_RANGE_DEG, ShearPitchCamera, doom_c2w
 from .doom_map import DoomMap, load_map
 
 GAMES = {
@@ -131,6 +131,7 @@ class DoomEngine:
         except ImportError:
             raise UserError("recording needs ViZDoom\npip install vizdoom") from None
         self.game, self.height, self.width, self.limits = game, height, width, limits
+        self.about = {"game": game, "engine": "vizdoom", "camera": "shear", "pose_source": "engine"}
         self.wad = Path(vizdoom.__file__).parent / f"{game}.wad"
         full_height, full_width = render_size(height, width)
         crop = width * full_height // height
@@ -261,6 +262,12 @@ class DoomEngine:
     def pose(self) -> tuple[float, float, float, float]:
         """Where the camera is and where it looks: x, y (map units), heading and pitch (degrees)."""
         return (*self._position, self._angle, self._pitch)
+
+    def cameras(self, views_N5: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """K float64 [N,3,3] and absolute c2w float64 [N,4,4] in camera units, of rows of x, y, z, heading and pitch."""
+        x_N, y_N, z_N, angle_N, pitch_N = views_N5.T
+        intrinsics_N33 = ShearPitchCamera(self.height, self.width).intrinsics(pitch_N)
+        return intrinsics_N33, doom_c2w(x_N, y_N, z_N, angle_N, self.limits.unit_scale)
 
     def _act(self, buttons: list[float]) -> Shot:
         self._doom.make_action(buttons, 1)

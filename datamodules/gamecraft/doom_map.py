@@ -117,6 +117,11 @@ class DoomMap:
         rises_P = high_L[nearest_P, 1] > low_L[nearest_P, 1]
         return np.where(inside_P, self.sectors_L2[nearest_P, rises_P.astype(int)], -1)
 
+    def sky_at(self, points_P2: np.ndarray) -> np.ndarray:
+        """Whether a sky is the ceiling above each point, bool; points outside the map are left out."""
+        sector_P = self.sector_at(points_P2)
+        return self.sky_S[sector_P[sector_P >= 0]]
+
     def clearance(self, points_P2: np.ndarray, *, walls_only: bool = False) -> np.ndarray:
         """Distance [P] from each point to the nearest line that blocks a walker, infinite if none is near.
 

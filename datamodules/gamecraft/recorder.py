@@ -33,8 +33,10 @@ from ..files import write_json
 from .actions import CLIP_FRAMES, COUNTERFACTUAL_CHORDS, DEFAULT_LIMITS
 from .counterfactual import record_answers
 from .doom import GAMES, VIEW_HEIGHT, DoomEngine, render_size
+from .episode import Episode
 from .filters import FILTERS
 from .manifest import Manifest
+from .miniworld import LAYOUTS, MiniWorldEngine, record_rooms
 from .shards import ShardWriter
 from .synthetic import record_flights, view_height_of
 from .units import Unit, episodes_for, plan_units
@@ -43,6 +45,8 @@ from .walks import record_walks
 VAL_MAPS = ("map05", "map14", "map20")
 TRAIN_MAPS = tuple(name for name in GAMES["freedoom2"] if name not in VAL_MAPS)
 SPLITS = ("train", "val", "test", "synthetic", "counterfactual")
+_PARTS = {split: split for split in SPLITS} | {"miniworld": "synthetic"}
+"""Parts of a recording, and the split that each goes to: MiniWorld's rooms lie among the synthetic episodes."""
 _FRAME_OVERHEAD = 320  # bytes of camera and bookkeeping a frame
 _SHARD_BYTES = 48e6
 _ROUNDS = 3  # a unit may find too few good starts on its map; the rest is made up elsewhere
@@ -52,7 +56,7 @@ _ROUNDS = 3  # a unit may find too few good starts on its map; the rest is made 
 def record(
     out: Path, num_frames: int = 200_000, size: str = "64x112", workers: int | None = None, seed: int = 0,
     maps: list[str] | None = None, num_clips: int = 4, val_frames: int | None = None, test_frames: int | None = None,
-    synthetic_frames: int | None = None, num_starts: int = 64, monsters: bool = False,
+    synthetic_frames: int | None = None, num_starts: int = 64, monsters: bool = False, miniworld_frames: int = 0,
 ) -> None:  # fmt: skip
     """Record gameplay with exact cameras from ViZDoom and Freedoom into shards; go on where an earlier call stopped.
 
@@ -69,6 +73,7 @@ def record(
         synthetic_frames: frames of the free camera; a fifth of num_frames unless given.
         num_starts: starts of the counterfactual set, twelve answers each.
         monsters: leave the monsters in.
+        miniworld_frames: frames of a second engine, MiniWorld's rooms, in the synthetic set; needs `miniworld`.
     """
     height, width = _size(size)
     render_size(height, width)
@@ -76,13 +81,15 @@ def record(
     for name in train_maps:
         if name not in GAMES["freedoom2"]:
             raise UserError(f"freedoom2 has no map '{name}'\nmaps: {' '.join(GAMES['freedoom2'])}")
-    if num_clips < 1 or min(num_frames, num_starts, val_frames or 0, test_frames or 0, synthetic_frames or 0) < 0:
+    counts = (num_frames, num_starts, val_frames or 0, test_frames or 0, synthetic_frames or 0, miniworld_frames)
+    if num_clips < 1 or min(counts) < 0:
         raise UserError("counts of frames and starts must not be negative, and an episode has at least one clip")
     frames = {
         "train": num_frames,
         "val": num_frames // 20 if val_frames is None else val_frames,
         "test": num_frames // 10 if test_frames is None else test_frames,
         "synthetic": num_frames // 5 if synthetic_frames is None else synthetic_frames,
+        "miniworld": miniworld_frames,
     }
     places = {
         "train": [("freedoom2", name) for name in train_maps],
@@ -90,6 +97,9 @@ def record(
         "test": [("freedoom1", name) for name in GAMES["freedoom1"]],
     }
     places |= {"synthetic": places["train"], "counterfactual": places["test"]}
+    places["miniworld"] = [("miniworld", layout) for layout in LAYOUTS]
+    if miniworld_frames:
+        MiniWorldEngine(height=height, width=width).close()  # refuses at once where there is none
     episodes = {split: episodes_for(count, num_clips) for split, count in frames.items()}
     episodes["counterfactual"] = num_starts * len(COUNTERFACTUAL_CHORDS)
     if not places["val"]:
@@ -151,18 +161,19 @@ class Recording:
                 raise UserError(f"another recorder is at work in {self.out}") from None
             yield
 
-    def planned(self, split: str, num_episodes: int, first: int = 0) -> list[Unit]:
-        """The split's units from number `first` on that make so many episodes."""
-        kind = split if split in ("synthetic", "counterfactual") else "recorded"
+    def planned(self, part: str, num_episodes: int, first: int = 0) -> list[Unit]:
+        """The part's units from number `first` on that make so many episodes."""
+        kind = _PARTS[part] if _PARTS[part] in ("synthetic", "counterfactual") else "recorded"
         return plan_units(
-            split, kind, self.places[split], num_episodes, first=first, seed=self.seed,
+            _PARTS[part], kind, self.places[part], num_episodes, first=first, seed=self.seed,
             num_clips=2 if kind == "counterfactual" else self.num_clips,
             monsters=self.monsters and kind != "synthetic",
         )  # fmt: skip
 
-    def keys(self, split: str) -> set[str]:
-        """Keys of the episodes that stand in whole shards."""
-        return set(Manifest.open(self.out / split).keys)
+    def keys(self, part: str) -> set[str]:
+        """Keys of the part's episodes that stand in whole shards."""
+        keys = Manifest.open(self.out / _PARTS[part]).keys
+        return {key for key in keys if key.startswith("miniworld-") == (part == "miniworld")}
 
     def run(self) -> None:
         """Record what is missing, then write results.json.
@@ -174,17 +185,21 @@ class Recording:
             size = Manifest.open(self.out / split).size
             if size not in ((0, 0), (self.height, self.width)):
                 raise UserError(f"{self.out / split} holds frames of {size[0]}x{size[1]}\nRecord into another folder.")
-        plans = {split: self.planned(split, self.episodes[split]) for split in SPLITS}
-        units = [unit for split, plan in plans.items() for unit in plan if not self.keys(split).issuperset(unit.keys())]
+        plans = {part: self.planned(part, self.episodes[part]) for part in _PARTS}
+        units = []
+        for part, plan in plans.items():
+            keys = self.keys(part)
+            if len(keys) < self.episodes[part]:
+                units += [unit for unit in plan if not keys.issuperset(unit.keys())]
         self._require_room(units)
         started, num_recorded = time.monotonic(), 0
-        next_index = {split: len(plan) for split, plan in plans.items()}
+        next_index = {part: len(plan) for part, plan in plans.items()}
         for _ in range(_ROUNDS):
             num_recorded += self._record(units)
             units = []
-            for split in SPLITS:
-                more = self.planned(split, self.episodes[split] - len(self.keys(split)), next_index[split])
-                next_index[split] += len(more)
+            for part in _PARTS:
+                more = self.planned(part, self.episodes[part] - len(self.keys(part)), next_index[part])
+                next_index[part] += len(more)
                 units += more
             if not units:
                 break
@@ -273,15 +288,15 @@ class Recording:
         metrics: dict[str, float] = {f"frames/{row[0]}": row[3] for row in rows}
         metrics |= {"frames_per_second": round(speed, 1), "seconds": round(seconds, 1), "workers": self.workers}
         metrics |= {f"rejected/{name}": rejected.get(name, 0) for name in FILTERS}
-        short = [s for s in SPLITS if len(manifests[s]) < self.episodes[s]]
+        found = {part: len(self.keys(part)) for part in _PARTS}
         statements = [
             f"Recorded {num_recorded:,} frames of {self.height}x{self.width} in {seconds:.0f} s with {self.workers} "
             f"processes: {speed:,.0f} frames/s, {speed / self.workers:,.0f} a process."
         ]
         statements += [
-            f"{split} has {len(manifests[split])} of {self.episodes[split]} episodes: its maps offered too few good "
-            "starts."
-            for split in short
+            f"{part} has {found[part]} of {wanted} episodes: its maps offered too few good starts."
+            for part, wanted in self.episodes.items()
+            if found[part] < wanted
         ]
         write_json(
             self.out / "results.json",
@@ -311,6 +326,7 @@ class _Worker:
         self.out, self.height, self.width, self.name = out, height, width, name
         self._writers: dict[str, ShardWriter] = {}
         self._engine: DoomEngine | None = None
+        self._rooms: MiniWorldEngine | None = None
         self._engine_options: dict[str, Any] = {}
 
     def record(self, batch: list[Unit]) -> int:
@@ -333,7 +349,11 @@ class _Worker:
             writer.add_rejections(rejected)
         return frames
 
-    def _episodes(self, unit: Unit, rejected: Counter[str]) -> Iterator[Any]:
+    def _episodes(self, unit: Unit, rejected: Counter[str]) -> Iterator[Episode]:
+        if unit.game == "miniworld":
+            if self._rooms is None:
+                self._rooms = MiniWorldEngine(height=self.height, width=self.width)
+            return record_rooms(self._rooms, unit, rejected)
         flying = unit.kind == "synthetic"
         engine = self._engine_for(
             game=unit.game,
@@ -355,6 +375,9 @@ class _Worker:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+        if self._rooms is not None:
+            self._rooms.close()
+            self._rooms = None
 
 
 _worker: _Worker | None = None  # of a worker process

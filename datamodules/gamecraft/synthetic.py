@@ -7,18 +7,18 @@ often, by a camera that clips into nothing and keeps its height.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from .actions import Chord
 from .chord_policy import flyable, plan_chord
 from .doom import DoomEngine, LevelEnded
-from .doom_map import DoomMap
 from .episode import Episode
-from .take import Take
+from .take import Engine, Take
 from .units import Unit
 
 MOTIONS: tuple[tuple[str, ...], ...] = (
@@ -50,49 +50,70 @@ def record_flights(engine: DoomEngine, unit: Unit, rejected: Counter[str]) -> It
     rng = unit.generator()
     level_seed = int(rng.integers(2**31))
     world = engine.load(unit.map, level_seed)
-    made, groups = 0, -(-unit.num_episodes // len(SPEEDS))
-    for _ in range(_ATTEMPTS * groups):
+    height = view_height_of(unit)
+    made = 0
+    for _ in range(_ATTEMPTS * -(-unit.num_episodes // len(SPEEDS))):
         spot = world.draw_point(rng, 64.0, walls_only=True) if made < unit.num_episodes else None
         if spot is None:
             return
-        x, y, angle_deg = int(spot[0]), int(spot[1]), float(rng.uniform(0, 360))
-        draw_seed = int(rng.integers(2**31))
+        angle_deg, draw_seed = float(rng.uniform(0, 360)), int(rng.integers(2**31))
         floor = float(world.floor_S[world.sector_at(spot[None])[0]])
-        episodes: list[Episode] = []
-        fault = None
-        for speed in SPEEDS:
-            take, draws = Take(engine, unit.num_clips), np.random.default_rng(draw_seed)
-            try:
-                fault = None if engine.place(x, y, angle_deg) else "stuck"
-                while fault is None and len(take.chords) < unit.num_clips:
-                    chord = plan_chord(
-                        draws,
-                        engine.pose(),
-                        partial(_free, world, floor, view_height_of(unit)),
-                        engine.limits,
-                        draw=partial(_motion, speed),
-                    )
-                    take.hold(chord)
-                    fault = take.fault()
-            except LevelEnded:
-                engine.load(unit.map, level_seed)
-                fault = "ended"
-            if fault is not None:
-                rejected[fault] += 1
-                break
-            meta = {"map": unit.map, "seed": unit.seed, "kind": "synthetic", "monsters": False}
-            meta |= {"speed": speed, "view_height": view_height_of(unit)}
-            episodes.append(take.episode(unit.key(made + len(episodes)), world, meta))
-        if fault is None:
-            episodes = episodes[: unit.num_episodes - made]
-            yield from episodes
-            made += len(episodes)
+        try:
+            takes = fly_at_all_speeds(
+                engine,
+                unit.num_clips,
+                partial(engine.place, int(spot[0]), int(spot[1]), angle_deg),
+                partial(flyable, world, floor=floor, view_height=height),
+                draw_seed,
+                rejected,
+            )
+        except LevelEnded:
+            engine.load(unit.map, level_seed)
+            rejected["ended"] += 1
+            continue
+        for take, speed in list(zip(takes, SPEEDS, strict=False))[: unit.num_episodes - made]:
+            yield take.episode(unit.key(made), world, flight_meta(unit, speed, height))
+            made += 1
 
 
-def _free(world: DoomMap, floor: float, view_height: float, path_P2: np.ndarray) -> bool:
-    return flyable(world, path_P2, floor, view_height)
+def fly_at_all_speeds(
+    engine: Engine,
+    num_clips: int,
+    start: Callable[[], bool],
+    fits: Callable[[np.ndarray], bool],
+    draw_seed: int,
+    rejected: Counter[str],
+) -> list[Take]:
+    """One take for each of `SPEEDS`, from one start; none if a filter refuses one of them.
+
+    Args:
+        engine: the engine.
+        num_clips: clips a take.
+        start: puts the camera where the takes start, and says whether that went well.
+        fits: whether a path [P,2] stays in free space.
+        draw_seed: of the motions; those of the three takes are the same as far as space allows.
+        rejected: counts, by filter, what was thrown away; added to.
+    """
+    takes = []
+    for speed in SPEEDS:
+        take, draws = Take(engine, num_clips), np.random.default_rng(draw_seed)
+        fault = None if start() else "stuck"
+        while fault is None and len(take.chords) < num_clips:
+            take.hold(plan_chord(draws, engine.pose(), fits, engine.limits, draw=partial(_motion, speed)))
+            fault = take.fault()
+        if fault is not None:
+            rejected[fault] += 1
+            return []
+        takes.append(take)
+    return takes
 
 
-def _motion(fraction: float, draws: np.random.Generator, _: object) -> Chord:
+def flight_meta(unit: Unit, speed: float, view_height: float) -> dict[str, Any]:
+    """What the `meta` of a synthetic episode says."""
+    meta = {"map": unit.map, "seed": unit.seed, "kind": "synthetic", "monsters": False}
+    return meta | {"speed": speed, "view_height": view_height}
+
+
+def _motion(fraction: float, draws: np.random.Generator, _: float) -> Chord:
     """One of `MOTIONS` at a speed."""
     return Chord.of(**{key: fraction for key in MOTIONS[draws.integers(len(MOTIONS))]})
