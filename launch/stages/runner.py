@@ -36,7 +36,7 @@ from .placeholders import expand
 from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
 from .reuse import files_of, lost
 from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
-from .termination import Termination, is_stop
+from .termination import Termination, is_stop, stop_of
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -64,7 +64,8 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
     refuse_foreign_ranks()
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
     with choose(experiment, options.root, options.new) as run, Termination() as termination:
-        told = run.finished and is_readable(read_record, run.path)  # it names the commit and command that made it
+        # its record names the commit and command that made it; one that was killed before the last line has to write it
+        told = run.finished and is_readable(read_record, run.path) and read_record(run.path)["status"] == "done"
         error: BaseException | None = None
         try:
             if not told or not is_readable(read_resolved, run.path):
@@ -87,7 +88,9 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
                     if run.stage(stage.name)["state"] != "done":
                         break
         except BaseException as caught:
-            error = caught
+            error = stop_of(caught) or caught
+            if error is not caught:
+                raise error from None
             if isinstance(caught, OSError) and caught.errno in _FULL:
                 raise UserError(f"{run.path}: the disk is full\nFree some space and run again: it goes on.") from caught
             raise

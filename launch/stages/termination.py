@@ -59,6 +59,19 @@ def _importing(frame: FrameType | None) -> bool:
     return False
 
 
+def stop_of(error: BaseException | None) -> BaseException | None:
+    """What told the run to stop (Ctrl-C, SIGTERM), if that is what ends it; None for one that failed.
+
+    A library may meet it with an error of its own (jsonargparse does, where its handlers look a loader up that it has
+    not made yet), so what an error was raised on top of counts too.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == EXIT_STATUS):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def is_stop(error: BaseException) -> bool:
-    """Whether this ends a run that was told to stop (Ctrl-C, SIGTERM) rather than one that failed."""
-    return isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == EXIT_STATUS)
+    """Whether this ends a run that was told to stop rather than one that failed."""
+    return stop_of(error) is not None

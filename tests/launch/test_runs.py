@@ -93,6 +93,15 @@ def test_a_finished_run_is_not_run_again_and_its_record_keeps_the_command_that_m
     assert len(list(all_runs(copied))) == 3
 
 
+def test_a_run_killed_between_its_last_stage_and_its_record_ends_well_when_called_again(copied):
+    first, *_ = all_runs(copied)
+    record = json.loads((first.path / "record.json").read_text())
+    (first.path / "record.json").write_text(json.dumps({**record, "status": "running"}))
+    quick = ["run", "hello", "--output", str(copied), "--trainer.max_epochs", "1", "--data.num_batches", "4"]
+    assert main([*quick, "--model.width", "4"]) == 0
+    assert json.loads((first.path / "record.json").read_text())["status"] == "done"
+
+
 DAMAGED = ["", "{half", "[]", "{}", "null", '{"schema_version": 1, "metrics": [], "stages": {}}', "[" * 100_000]
 
 

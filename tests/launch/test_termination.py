@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from fulgurite.launch.stages.termination import EXIT_STATUS, Termination
+from fulgurite.launch.stages.termination import EXIT_STATUS, Termination, is_stop, stop_of
 
 SWALLOWS = """
 import os, signal
@@ -37,3 +37,14 @@ def test_an_import_is_finished_first(tmp_path, monkeypatch):
         pytest.fail("the signal was lost")
     assert stop.value.code == EXIT_STATUS
     del sys.modules["swallows_every_exception"]
+
+
+def test_an_error_on_top_of_a_stop_is_a_stop():
+    try:
+        try:
+            raise SystemExit(EXIT_STATUS)
+        except SystemExit:
+            raise KeyError("no loader yet")  # noqa: B904  (as jsonargparse does)
+    except KeyError as error:
+        assert is_stop(error) and isinstance(stop_of(error), SystemExit)
+    assert not is_stop(KeyError("by itself")) and not is_stop(SystemExit(2))
