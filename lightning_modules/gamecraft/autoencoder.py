@@ -45,6 +45,7 @@ class VAEModule(AveragedTraining):
         ema_decay: decay of the weights' moving average.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         compile: compile the network (CUDA; each kind of input costs a compilation).
+        channels_last: keep channels innermost in memory, as tensor cores read them.
         optimizer: anything that makes an optimiser of parameters.
     """
 
@@ -58,9 +59,12 @@ class VAEModule(AveragedTraining):
         ema_decay: float = 0.999,
         warmup_steps: int = 50,
         compile: bool = False,
+        channels_last: bool = False,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0),
     ) -> None:
         network = GameplayVAE.from_pretrained(init_from).train() if init_from else GameplayVAE(**(vae or {}))
+        if channels_last:
+            network = network.to(memory_format=torch.channels_last_3d)
         super().__init__(network, ema_decay, warmup_steps, optimizer)
         self.kl_weight, self.square_weight, self.edge_weight = kl_weight, square_weight, edge_weight
         self._loss = torch.compile(autoencoder_loss, dynamic=False) if compile else autoencoder_loss

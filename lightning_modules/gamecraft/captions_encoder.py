@@ -68,8 +68,9 @@ class CaptionEncoder:
             self._model = PromptEncoder(self.encoder, self.length, device=torch.device("cpu"))
         options: dict[str, Any] = {"padding": "max_length", "truncation": True, "max_length": self.length}
         tokens = self._model.tokenizer(captions, return_tensors="pt", **options)
-        states_PLC = self._model.model(**tokens).last_hidden_state.half()
-        self._states_PLC = torch.cat([self._states_PLC, states_PLC]) if self._rows else states_PLC
+        with torch.autocast("cpu", enabled=False):  # the bank is the same whatever precision the training has
+            states_PLC = self._model.model(**tokens).last_hidden_state.half()
+            self._states_PLC = torch.cat([self._states_PLC, states_PLC]) if self._rows else states_PLC
         self._mask_PL = torch.cat([self._mask_PL, tokens["attention_mask"].bool()])
         self._rows |= {caption: len(self._rows) + i for i, caption in enumerate(captions)}
 

@@ -60,3 +60,12 @@ def test_banks_that_cannot_be_read(encoder: CaptionEncoder, tmp_path: Path) -> N
     (tmp_path / "old.safetensors").write_bytes(whole.replace(b'"schema_version":"1"', b'"schema_version":"7"'))
     with pytest.raises(UserError, match="another version than 1"):
         CaptionEncoder.load(tmp_path / "old.safetensors")
+
+
+def test_the_bank_is_the_same_within_mixed_precision(encoder: CaptionEncoder) -> None:
+    plain, mixed = CaptionEncoder("tiny-random-encoder"), CaptionEncoder("tiny-random-encoder")
+    wanted = [plain(["a hall"]), plain(["a cave", ""])]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [mixed(["a hall"]), mixed(["a cave", ""])]
+    for a, b in zip(wanted, found, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
