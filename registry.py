@@ -37,6 +37,10 @@ class UserError(Exception):
     """A mistake that the user can mend: shown as its text alone (at most six lines), never as a traceback."""
 
 
+class Notice(UserWarning):
+    """A warning that matters to whoever reads the numbers: in a stage of a run, its report repeats it."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One registered name, as read from the source text.

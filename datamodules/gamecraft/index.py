@@ -6,7 +6,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +97,26 @@ class IndexTable:
         rank[order] = numpy.arange(len(order))
         place = rank[self.columns["shard"]]
         rows = numpy.argsort(place, kind="stable")[int((place < 0).sum()) :]
-        num_clips = self.columns["num_clips"][rows]
-        first = numpy.cumsum(num_clips, dtype="i8") - num_clips
-        clips = numpy.repeat(self.columns["first_clip"][rows] - first, num_clips) + numpy.arange(num_clips.sum())
-        columns = {n: c[clips if n.startswith("clip_") else rows] for n, c in self.columns.items()}
-        columns |= {"shard": place[rows].astype("i4"), "first_clip": first}
+        columns = {**self._columns_of(rows), "shard": place[rows].astype("i4")}
         shards = [self.shards[s] for s in order]
         return IndexTable(
             shards, self.shard_bytes[order], self.sizes[order], self.unit_scales[order], columns, self.words
         )
+
+    def by_key(self) -> IndexTable:
+        """With the episodes in the order of their keys."""
+        keys = self.columns["key"]
+        if (keys[1:] >= keys[:-1]).all():
+            return self
+        return replace(self, columns=self._columns_of(numpy.argsort(keys, kind="stable")))
+
+    def _columns_of(self, rows: numpy.ndarray) -> dict[str, numpy.ndarray]:
+        """Only these episodes, in this order."""
+        num_clips = self.columns["num_clips"][rows]
+        first = numpy.cumsum(num_clips, dtype="i8") - num_clips
+        clips = numpy.repeat(self.columns["first_clip"][rows] - first, num_clips) + numpy.arange(num_clips.sum())
+        columns = {n: c[clips if n.startswith("clip_") else rows] for n, c in self.columns.items()}
+        return {**columns, "first_clip": first}
 
     def merge(self, sidecars: Sequence[Mapping[str, Any]]) -> IndexTable:
         """With the shards of these sidecars after the others."""

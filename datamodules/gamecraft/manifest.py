@@ -9,16 +9,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy
 
-from ...registry import UserError
+from ...registry import Notice, UserError
 from ..files import write_json
 from .actions import CLIP_FRAMES
 from .episode import SCHEMA_VERSION, Episode
@@ -39,9 +41,10 @@ class Manifest:
 
     Attributes:
         folder: the folder.
-        episodes: columns. By episode: `key` (bytes), `shard` (row of `shards`), `num_clips`, `first_clip`, `static`,
-            `kind`, `game`, `map` (codes into `words`), offsets, lengths and checksums. By clip: `clip_move` float32
-            [C, 2, 3] (start-to-end translation, played forwards and backwards: `Episode.clip_moves`) and `clip_crc`.
+        episodes: columns. By episode, in the order of the keys: `key` (bytes), `shard` (row of `shards`), `num_clips`,
+            `first_clip`, `static`, `kind`, `game`, `map` (codes into `words`), offsets, lengths and checksums. By clip:
+            `clip_move` float32 [C, 2, 3] (start-to-end translation, played forwards and backwards:
+            `Episode.clip_moves`) and `clip_crc`.
         words: what the codes stand for: {"kind": [...], "game": [...], "map": [...]}.
         shards: file names; `shard_bytes` their lengths.
         size: (H, W) of every frame, (0, 0) without an episode.
@@ -82,8 +85,9 @@ class Manifest:
             table = table.take(numpy.flatnonzero(current))
         covered = set(table.shards)
         table = table.merge(read_sidecars(folder, [name for name in lengths if name not in covered]))
-        if table.shards != sorted(table.shards):  # the order must not depend on who wrote the index when
+        if table.shards != sorted(table.shards):
             table = table.take(numpy.argsort(table.shards))
+        table = table.by_key()  # what is drawn by row must not depend on which process recorded what into which shard
         sizes = {tuple(s) for s in table.sizes.tolist()}
         if len(sizes) > 1:
             raise UserError(
@@ -105,8 +109,9 @@ class Manifest:
         for name, num_bytes in zip(table.shards, table.shard_bytes.tolist(), strict=True):
             if lengths[name] != num_bytes:
                 manifest.mark_broken(name, f"has {lengths[name]} bytes instead of {num_bytes}")
-        if len(table.shards) > len(covered):  # a million sidecars are read once; a folder we may not write is no matter
-            with contextlib.suppress(OSError):
+        # A million sidecars are read once. Not for broken shards at every call: a run would take that for other data.
+        if set(table.shards) - covered - set(manifest.broken):
+            with contextlib.suppress(OSError):  # a folder that we may not write is no matter
                 manifest.save()
         return manifest
 
@@ -115,8 +120,13 @@ class Manifest:
 
     @property
     def keys(self) -> list[str]:
-        """Keys of all episodes, in the index's order."""
+        """Keys of all episodes, in their order."""
         return [k.decode() for k in self.episodes["key"].tolist()]
+
+    @property
+    def usable_keys(self) -> set[str]:
+        """Keys of the episodes that are not in broken shards."""
+        return {k.decode() for k in self.episodes["key"][self.usable].tolist()}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -157,7 +167,23 @@ class Manifest:
         if shard in self.shards:
             rows = self.episodes["shard"] == self.shards.index(shard)
             self.usable[rows], lost = False, int(rows.sum())
-        warnings.warn(f"{self.folder / shard} {reason}: skipped, with {lost} episodes", stacklevel=2)
+        text = f"broken shard {self.folder / shard} {reason}: skipped, with {lost} episodes"
+        warnings.warn(text, Notice, stacklevel=2)
+
+    def verify(self) -> None:
+        """Hold every byte against the checksums, and mark the shards broken where one differs."""
+
+        def fault(index: int) -> BrokenShard | None:
+            try:
+                self.read(index)
+            except BrokenShard as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for error in pool.map(fault, numpy.flatnonzero(self.usable).tolist()):
+                if error is not None:
+                    self.mark_broken(error.shard, error.reason)
 
     def read(self, index: int) -> Episode:
         """One episode; `frames` is a copy-on-write memory map of the shard.

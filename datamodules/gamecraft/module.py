@@ -5,13 +5,14 @@ Axis legend: B batch, F frame, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from ...registry import DATAMODULES, UserError
 from ..draws import DrawLoader
@@ -37,6 +38,13 @@ class _Folders:
     def broken(self) -> dict[str, str]:
         return {str(m.folder / s): why for m in self._opened.values() for s, why in m.broken.items()}
 
+    def mark_broken(self, found: Mapping[str, str]) -> None:
+        """Take over what a loader's process found: path -> what is wrong with it."""
+        for path, reason in found.items():
+            for manifest in self._opened.values():
+                if manifest.folder == Path(path).parent:
+                    manifest.mark_broken(Path(path).name, reason)
+
     def training(self, splits: Sequence[str]) -> tuple[list[Manifest], list[numpy.ndarray]]:
         """Manifests, and bool by episode: every game but those held out."""
         manifests = [self.open(s) for s in splits]
@@ -58,8 +66,67 @@ class _Folders:
         return splits, manifests, chosen
 
 
+class _Gameplay(LightningDataModule, ABC):
+    """What both data modules share: the folders, which of their clips a stage sees, and the loaders."""
+
+    def __init__(self, data: str, holdout_games: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._folders = _Folders(data, holdout_games)
+        self._batches: dict[str, HistoryBatches | FrameBatches] = {}
+
+    @property
+    def broken_shards(self) -> dict[str, str]:
+        """Shards that were skipped so far: path -> what is wrong with it."""
+        return self._folders.broken
+
+    @abstractmethod
+    def _rows(
+        self, splits: list[str], manifests: list[Manifest], chosen: list[numpy.ndarray], training: bool
+    ) -> ClipRows:
+        """Clips of the chosen episodes."""
+
+    @abstractmethod
+    def _batches_of(self, rows: ClipRows, synthetic: numpy.ndarray, training: bool) -> HistoryBatches | FrameBatches:
+        """Batches of clips; `synthetic` bool by row."""
+
+    def setup(self, stage: str) -> None:
+        """Open the folders that the stage needs and load them.
+
+        Raises:
+            UserError: if a folder is missing or empty, has too short episodes for the history asked for, or lacks
+                latents.
+        """
+        p = self.hparams
+        if stage == "fit" and "train" not in self._batches:
+            splits = ["train"] * (p["synthetic_ratio"] < 1) + ["synthetic"] * (p["synthetic_ratio"] > 0)
+            rows = self._rows(splits, *self._folders.training(splits), True)
+            made = numpy.array([split == "synthetic" for split in splits])[rows.folder]
+            self._batches["train"] = self._batches_of(rows, made, True)
+        for split in {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
+            if p["val_batches"] and split not in self._batches:
+                rows = self._rows(*self._folders.evaluation(split), False)
+                self._batches[split] = self._batches_of(rows, numpy.zeros(len(rows), bool), False)
+
+    def train_dataloader(self) -> DrawLoader:
+        """Endless batches, `num_batches` an epoch."""
+        return DrawLoader(self._batches["train"], 1, self.hparams["num_batches"], _only, self.hparams["num_workers"])
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """The same `val_batches` batches each time."""
+        return self._fixed("val")
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """The same `val_batches` batches of the test folder each time."""
+        return self._fixed("test")
+
+    def _fixed(self, split: str) -> DataLoader[Any] | list[Any]:
+        if split not in self._batches:
+            return []
+        return DataLoader(Subset(self._batches[split], range(self.hparams["val_batches"])), collate_fn=_only)
+
+
 @DATAMODULES.register("gamecraft")
-class GameplayClipDataModule(LightningDataModule):
+class GameplayClipDataModule(_Gameplay):
     """Clips with their history, cameras, actions and captions; a batch has one kind of history.
 
     A batch is a dict: `head` (clip, clips or frame), `intrinsics` float32 [B, 33, 3, 3], `c2w` float32 [B, 33, 4, 4]
@@ -105,7 +172,7 @@ class GameplayClipDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(data, holdout_games)
         self.save_hyperparameters()
         if not all(0 <= share <= 1 for share in (synthetic_ratio, inversion, long_captions)):
             raise UserError("data.synthetic_ratio, data.inversion and data.long_captions are shares from 0 to 1")
@@ -113,42 +180,14 @@ class GameplayClipDataModule(LightningDataModule):
             raise UserError(f"data.history: three shares that add up to 1 (clip, clips, frame), not {list(history)}")
         if latents and not in_memory:
             raise UserError("data.latents are held in memory: leave data.in_memory on with them")
-        self._folders = _Folders(data, holdout_games)
-        self._batches: dict[str, HistoryBatches] = {}
-
-    @property
-    def broken_shards(self) -> dict[str, str]:
-        """Shards that were skipped so far: path -> what is wrong with it."""
-        return self._folders.broken
 
     @property
     def latent_meta(self) -> dict[str, Any] | None:
         """What the latents' meta.json says (vae_sha256, scaling_factor); None without latents."""
         return LatentStore(self.hparams["latents"]).meta if self.hparams["latents"] else None
 
-    def setup(self, stage: str) -> None:
-        """Open the folders that the stage needs and load them.
-
-        Raises:
-            UserError: if a folder is missing, has too short episodes for the history asked for, or lacks latents.
-        """
-        p = self.hparams
-        if stage == "fit" and "train" not in self._batches:
-            splits = ["train"] * (p["synthetic_ratio"] < 1) + ["synthetic"] * (p["synthetic_ratio"] > 0)
-            rows = self._rows(splits, *self._folders.training(splits))
-            synthetic = (
-                (rows.folder == splits.index("synthetic")) if "synthetic" in splits else numpy.zeros(len(rows), bool)
-            )
-            shares = {name: p[name] for name in ("synthetic_ratio", "inversion", "balanced", "long_captions")}
-            self._batches["train"] = HistoryBatches(rows, synthetic, p["batch_size"], p["history"], p["seed"], **shares)
-        for split in {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
-            if p["val_batches"] and split not in self._batches:
-                rows = self._rows(*self._folders.evaluation(split), training=False)
-                made = numpy.zeros(len(rows), bool)
-                self._batches[split] = HistoryBatches(rows, made, p["batch_size"], p["history"], p["seed"])
-
     def _rows(
-        self, splits: list[str], manifests: list[Manifest], chosen: list[numpy.ndarray], training: bool = True
+        self, splits: list[str], manifests: list[Manifest], chosen: list[numpy.ndarray], training: bool
     ) -> ClipRows:
         p = self.hparams
         if not p["in_memory"]:
@@ -156,29 +195,25 @@ class GameplayClipDataModule(LightningDataModule):
         backwards = training and p["inversion"] > 0
         return MemoryClips(manifests, chosen, (LatentStore(p["latents"]), splits, backwards) if p["latents"] else None)
 
+    def _batches_of(self, rows: ClipRows, synthetic: numpy.ndarray, training: bool) -> HistoryBatches:
+        p = self.hparams
+        names = ("synthetic_ratio", "inversion", "balanced", "long_captions") if training else ()
+        shares = {name: p[name] for name in names}
+        return HistoryBatches(rows, synthetic, p["batch_size"], p["history"], p["seed"], **shares)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Learn of the shards that a loader's process found broken."""
+        self._folders.mark_broken(batch.pop("broken_shards", {}))
+        return batch
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make latents float32 once they are on the device: it is quicker there, and half as much travels."""
         latents = {name: value.float() for name, value in batch.items() if name in ("latents", "history_latents")}
         return {**batch, **latents}
 
-    def train_dataloader(self) -> DrawLoader:
-        """Endless batches, `num_batches` an epoch."""
-        return DrawLoader(self._batches["train"], 1, self.hparams["num_batches"], _only, self.hparams["num_workers"])
-
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The same `val_batches` batches each time."""
-        return self._fixed("val")
-
-    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The same `val_batches` batches of the test folder each time."""
-        return self._fixed("test")
-
-    def _fixed(self, split: str) -> DataLoader[Any] | list[Any]:
-        return _fixed(self._batches.get(split), self.hparams["val_batches"])
-
 
 @DATAMODULES.register("gamecraft_clips")
-class GameplayFramesDataModule(LightningDataModule):
+class GameplayFramesDataModule(_Gameplay):
     """Clips and single frames by themselves: for the VAE and for what is measured on clips.
 
     A batch is a dict: `frames` uint8 [B, F, 3, H, W] with F = 33 or 1, `intrinsics` [B, F, 3, 3], `c2w` [B, F, 4, 4]
@@ -206,54 +241,21 @@ class GameplayFramesDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(data)
         self.save_hyperparameters()
         if not (0 <= synthetic_ratio <= 1 and 0 <= single_frame <= 1):
             raise UserError("data.synthetic_ratio and data.single_frame are shares from 0 to 1")
-        self._folders = _Folders(data)
-        self._batches: dict[str, FrameBatches] = {}
 
-    @property
-    def broken_shards(self) -> dict[str, str]:
-        """Shards that were skipped so far: path -> what is wrong with it."""
-        return self._folders.broken
+    def _rows(
+        self, splits: list[str], manifests: list[Manifest], chosen: list[numpy.ndarray], training: bool
+    ) -> MemoryClips:
+        return MemoryClips(manifests, chosen)
 
-    def setup(self, stage: str) -> None:
-        """Load the folders that the stage needs.
-
-        Raises:
-            UserError: if a folder is missing or empty.
-        """
+    def _batches_of(self, rows: ClipRows, synthetic: numpy.ndarray, training: bool) -> FrameBatches:
+        assert isinstance(rows, MemoryClips)  # as `_rows` gives them
         p = self.hparams
-        ratio = p["synthetic_ratio"]
-        if stage == "fit" and "train" not in self._batches:
-            splits = ["train"] * (ratio < 1) + ["synthetic"] * (ratio > 0)
-            rows = MemoryClips(*self._folders.training(splits))
-            synthetic = (
-                (rows.folder == splits.index("synthetic")) if "synthetic" in splits else numpy.zeros(len(rows), bool)
-            )
-            self._batches["train"] = FrameBatches(rows, synthetic, p["batch_size"], p["single_frame"], p["seed"], ratio)
-        for split in {"fit": ["val"], "validate": ["val"], "test": ["test"]}.get(stage, []):
-            if p["val_batches"] and split not in self._batches:
-                rows = MemoryClips(*self._folders.training([split]))
-                made = numpy.zeros(len(rows), bool)
-                self._batches[split] = FrameBatches(rows, made, p["batch_size"], p["single_frame"], p["seed"])
-
-    def train_dataloader(self) -> DrawLoader:
-        """Endless batches, `num_batches` an epoch."""
-        return DrawLoader(self._batches["train"], 1, self.hparams["num_batches"], _only, self.hparams["num_workers"])
-
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The same `val_batches` batches each time."""
-        return _fixed(self._batches.get("val"), self.hparams["val_batches"])
-
-    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The same `val_batches` batches of the test folder each time."""
-        return _fixed(self._batches.get("test"), self.hparams["val_batches"])
-
-
-def _fixed(batches: Dataset[Any] | None, number: int) -> DataLoader[Any] | list[Any]:
-    return [] if batches is None else DataLoader(Subset(batches, range(number)), collate_fn=_only)
+        ratio = p["synthetic_ratio"] if training else 0.0
+        return FrameBatches(rows, synthetic, p["batch_size"], p["single_frame"], p["seed"], ratio)
 
 
 def _only(items: list[Any]) -> Any:

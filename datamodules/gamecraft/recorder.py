@@ -13,34 +13,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import multiprocessing
+import functools
 import os
 import re
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...registry import COMMANDS, UserError
 from ..files import write_json
-from .actions import CLIP_FRAMES, COUNTERFACTUAL_CHORDS, DEFAULT_LIMITS
-from .counterfactual import record_answers
-from .doom import GAMES, VIEW_HEIGHT, DoomEngine, render_size
-from .episode import Episode
+from . import broken_shards
+from .actions import CLIP_FRAMES, COUNTERFACTUAL_CHORDS
+from .doom import GAMES, render_size
 from .filters import FILTERS
 from .manifest import Manifest
-from .miniworld import LAYOUTS, MiniWorldEngine, record_rooms
-from .shards import ShardWriter
-from .synthetic import record_flights, view_height_of
+from .miniworld import LAYOUTS, MiniWorldEngine
+from .shard_recorder import ShardRecorder
 from .units import Unit, episodes_for, plan_units
-from .walks import record_walks
+from .watched_processes import ProcessLost, WatchedProcesses
 
 VAL_MAPS = ("map05", "map14", "map20")
 TRAIN_MAPS = tuple(name for name in GAMES["freedoom2"] if name not in VAL_MAPS)
@@ -133,6 +128,7 @@ class Recording:
         num_clips: clips an episode.
         monsters: whether monsters are left in.
         workers: number of processes.
+        hangs: how many processes hung and were begun again, so far.
     """
 
     out: Path
@@ -144,6 +140,7 @@ class Recording:
     num_clips: int
     monsters: bool
     workers: int
+    hangs: int = 0
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -172,16 +169,17 @@ class Recording:
 
     def keys(self, part: str) -> set[str]:
         """Keys of the part's episodes that stand in whole shards."""
-        keys = Manifest.open(self.out / _PARTS[part]).keys
+        keys = Manifest.open(self.out / _PARTS[part]).usable_keys
         return {key for key in keys if key.startswith("miniworld-") == (part == "miniworld")}
 
     def run(self) -> None:
-        """Record what is missing, then write results.json.
+        """Record what is missing or lies in broken shards, then write results.json.
 
         Raises:
             UserError: if the folder holds frames of another size, or the disk is too small or runs full.
         """
         for split in SPLITS:
+            broken_shards.set_aside(self.out / split)
             size = Manifest.open(self.out / split).size
             if size not in ((0, 0), (self.height, self.width)):
                 raise UserError(f"{self.out / split} holds frames of {size[0]}x{size[1]}\nRecord into another folder.")
@@ -239,26 +237,13 @@ class Recording:
         return CLIP_FRAMES * (self.height * self.width * 3 + _FRAME_OVERHEAD)
 
     def _record(self, units: list[Unit]) -> int:
-        """Record units on all workers; the number of frames recorded."""
+        """Record units in all processes; the number of frames recorded."""
         progress = _Progress(sum(unit.num_episodes * unit.num_clips for unit in units) * CLIP_FRAMES)
-        settings, batches = (self.out, self.height, self.width), self._batches(units)
+        make = functools.partial(ShardRecorder, self.out, self.height, self.width)
+        processes = WatchedProcesses(make, self.workers)
         try:
-            if self.workers == 1 or len(batches) <= 1:
-                with contextlib.closing(_Worker(*settings, "w00")) as worker:
-                    for batch in batches:
-                        progress.add(worker.record(batch))
-            else:
-                context = multiprocessing.get_context("spawn")
-                count = context.Value("i", 0)
-                workers = min(self.workers, len(batches))
-                with ProcessPoolExecutor(workers, context, _start_worker, (*settings, count)) as pool:
-                    waiting = [pool.submit(_record_batch, batch) for batch in batches]
-                    try:
-                        for done in as_completed(waiting):
-                            progress.add(done.result())
-                    except BaseException:
-                        pool.shutdown(wait=True, cancel_futures=True)
-                        raise
+            for frames in processes.record(self._batches(units)):
+                progress.add(frames)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -266,12 +251,13 @@ class Recording:
                 f"the disk of {self.out} is full\nWhat was recorded stands in whole shards; make room, and the same "
                 "command goes on."
             ) from None
-        except BrokenProcessPool:
+        except ProcessLost:
             raise UserError(
                 "a recording process was killed, perhaps for want of memory\nWhat was recorded stands in whole shards; "
                 "the same command goes on. Fewer --workers need less memory."
             ) from None
         finally:
+            self.hangs += processes.hangs
             progress.close()
         return progress.frames
 
@@ -282,8 +268,7 @@ class Recording:
         for split, manifest in manifests.items():
             rejected.update(manifest.rejected)
             maps = len(manifest.maps)
-            clips = int(manifest.episodes["num_clips"].sum())
-            rows.append([split, len(manifest), clips, clips * CLIP_FRAMES, maps, sum(manifest.rejected.values())])
+            rows.append([split, *manifest.counts.values(), maps, sum(manifest.rejected.values())])
         speed = num_recorded / seconds if num_recorded else 0.0
         metrics: dict[str, float] = {f"frames/{row[0]}": row[3] for row in rows}
         metrics |= {"frames_per_second": round(speed, 1), "seconds": round(seconds, 1), "workers": self.workers}
@@ -293,6 +278,9 @@ class Recording:
             f"Recorded {num_recorded:,} frames of {self.height}x{self.width} in {seconds:.0f} s with {self.workers} "
             f"processes: {speed:,.0f} frames/s, {speed / self.workers:,.0f} a process."
         ]
+        if self.hangs:
+            statements.append(f"Processes that hung, were killed and begun again: {self.hangs}.")
+        statements += [sentence for split in SPLITS for sentence in broken_shards.clear(self.out / split)]
         statements += [
             f"{part} has {found[part]} of {wanted} episodes: its maps offered too few good starts."
             for part, wanted in self.episodes.items()
@@ -317,92 +305,6 @@ class Recording:
             },
         )
         print("\n".join(statements), flush=True)
-
-
-class _Worker:
-    """What one process keeps between units: an engine and the splits' writers."""
-
-    def __init__(self, out: Path, height: int, width: int, name: str) -> None:
-        self.out, self.height, self.width, self.name = out, height, width, name
-        self._writers: dict[str, ShardWriter] = {}
-        self._engine: DoomEngine | None = None
-        self._rooms: MiniWorldEngine | None = None
-        self._engine_options: dict[str, Any] = {}
-
-    def record(self, batch: list[Unit]) -> int:
-        """Record units of one split into one shard; the number of frames written."""
-        split = batch[0].split
-        if split not in self._writers:
-            self._writers[split] = ShardWriter(
-                self.out / split, shard_size_mb=2**20, name=self.name, unit_scale=DEFAULT_LIMITS.unit_scale
-            )
-        existing = self._writers[split].existing_keys()
-        rejected: Counter[str] = Counter()
-        frames = 0
-        with self._writers[split] as writer:  # closes the shard; a writer may be entered again
-            for unit in batch:
-                for episode in self._episodes(unit, rejected):
-                    if episode.key not in existing:
-                        writer.write(episode)
-                        frames += len(episode.frames)
-        if rejected:
-            writer.add_rejections(rejected)
-        return frames
-
-    def _episodes(self, unit: Unit, rejected: Counter[str]) -> Iterator[Episode]:
-        if unit.game == "miniworld":
-            if self._rooms is None:
-                self._rooms = MiniWorldEngine(height=self.height, width=self.width)
-            return record_rooms(self._rooms, unit, rejected)
-        flying = unit.kind == "synthetic"
-        engine = self._engine_for(
-            game=unit.game,
-            flying=flying,
-            view_height=view_height_of(unit) if flying else VIEW_HEIGHT,
-            monsters=unit.monsters,
-        )
-        by_kind = {"recorded": record_walks, "synthetic": record_flights, "counterfactual": record_answers}
-        return by_kind[unit.kind](engine, unit, rejected)
-
-    def _engine_for(self, **options: Any) -> DoomEngine:
-        if self._engine is None or options != self._engine_options:
-            self.close()
-            self._engine = DoomEngine(height=self.height, width=self.width, **options)
-            self._engine_options = options
-        return self._engine
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-        if self._rooms is not None:
-            self._rooms.close()
-            self._rooms = None
-
-
-_worker: _Worker | None = None  # of a worker process
-
-
-def _start_worker(out: Path, height: int, width: int, count: Any) -> None:
-    global _worker
-    with count.get_lock():
-        name = f"w{count.value:02d}"
-        count.value += 1
-    _worker = _Worker(out, height, width, name)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed recorder's workers end too, rather than wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _record_batch(batch: list[Unit]) -> int:
-    assert _worker is not None
-    return _worker.record(batch)
 
 
 class _Progress:

@@ -48,8 +48,7 @@ class ShardWriter:
         for stale in self.folder.glob(".*.tmp"):  # of killed processes: one that had our name, or of long ago
             if stale.name.startswith(f".shard-{name}-") or _age_s(stale) > _STALE_S:
                 stale.unlink(missing_ok=True)
-        written = Manifest.open(self.folder)
-        self._existing = {key for key, usable in zip(written.keys, written.usable, strict=True) if usable}
+        self._existing = Manifest.open(self.folder).usable_keys
         numbers = [int(p.stem.rpartition("-")[2]) for p in self.folder.glob(f"shard-{name}-*.tar")]
         self._number = max(numbers, default=-1) + 1
         self._rows: list[dict[str, Any]] = []

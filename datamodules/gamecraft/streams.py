@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ...registry import UserError
 from .actions import CLIP_FRAMES
@@ -137,8 +137,12 @@ class HistoryBatches(Dataset[dict[str, Any]]):
         first = self.schedule.earlier(batch, heads) * self.batch_size
         rows, inverted = stream.items(numpy.arange(first, first + self.batch_size))
         long_caption = numpy.random.default_rng((self._seed, 5, batch)).random(self.batch_size) < self._long_captions
-        get = self._gather if isinstance(self.rows, MemoryClips) else self._read
-        return {"head": head, **get(rows, inverted, long_caption, head)}
+        if isinstance(self.rows, MemoryClips):
+            return {"head": head, **self._gather(rows, inverted, long_caption, head)}
+        found = {"head": head, **self._read(rows, inverted, long_caption, head)}
+        if get_worker_info() is not None and self.rows.broken:  # found in a loader's process: the main one must know
+            found["broken_shards"] = self.rows.broken
+        return found
 
     def _gather(
         self, rows: numpy.ndarray, inverted: numpy.ndarray, long_caption: numpy.ndarray, head: str

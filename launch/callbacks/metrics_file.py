@@ -21,7 +21,8 @@ class MetricsFile(Checkpoint):
     It counts as a Checkpoint since Lightning calls those after the module's `on_train_epoch_end`, which may log. It
     stands before the resume point in the callback list, so a step's line is on disk before a checkpoint that holds the
     step. After a restore, lines of later steps are cut: the run goes over those steps again. A checkpoint holds the
-    number of lines, so that a file that was deleted or cut short while the run lay still is noticed, and told once.
+    number of lines, so that a file that was deleted or cut short while the run lay still is noticed, and told once; and
+    what the steps of its epoch have logged, since not every step logs everything, and Lightning forgets it.
     Every process of a multi-process run computes the metrics (they may have to be gathered), the first one writes.
 
     Args:
@@ -33,13 +34,19 @@ class MetricsFile(Checkpoint):
         self._per_step: set[str] = set()
         self._num_rows = 0
         self._wanted_rows = self._restored_step = 0
+        self._earlier: tuple[int, dict[str, float]] = (-1, {})  # epoch, and what its steps before a restore have logged
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the number of lines so far."""
+        """Add the number of lines so far, and what the epoch's steps have logged last."""
         checkpoint["num_metrics_rows"] = self._num_rows
+        logged = trainer.fit_loop.epoch_loop._results.metrics(True)["callback"]
+        values = {k: float(v) for k, v in self._with_earlier(trainer, dict(logged)).items()}
+        checkpoint["logged_in_epoch"] = {"epoch": trainer.current_epoch, "values": values}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the number of lines for when the fit starts."""
+        """Keep the number of lines for when the fit starts, and what its epoch's steps have logged."""
+        logged = checkpoint.get("logged_in_epoch", {"epoch": -1, "values": {}})
+        self._earlier = logged["epoch"], logged["values"]
         self._wanted_rows, self._restored_step = checkpoint.get("num_metrics_rows", 0), checkpoint["global_step"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,7 +76,7 @@ class MetricsFile(Checkpoint):
         if trainer.fit_loop._should_accumulate():
             return
         if trainer.global_step % self._every(trainer) == 0 or trainer.is_last_batch:
-            current = _current(trainer)
+            current = self._with_earlier(trainer, _current(trainer))
             self._per_step |= set(current)
             self._append(trainer, current)
 
@@ -86,6 +93,11 @@ class MetricsFile(Checkpoint):
         """Write the test's metrics, in place of an earlier test's."""
         self._rewrite(trainer, [])
         self._append(trainer, _current(trainer))
+
+    def _with_earlier(self, trainer: Trainer, logged: dict[str, Any]) -> dict[str, Any]:
+        """What the epoch's steps have logged last, those before a restore included."""
+        epoch, values = self._earlier
+        return {**values, **logged} if epoch == trainer.current_epoch else logged
 
     @staticmethod
     def _every(trainer: Trainer) -> int:

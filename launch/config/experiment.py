@@ -5,7 +5,8 @@ An experiment is either plain (a LightningCLI configuration: model, data, traine
     {name, verb: fit|validate|test|predict|command, experiment: NAME or command: NAME, overrides: {...}}
 
 A top-level key that is a stage's name changes that stage (`generator: {trainer: {max_steps: 5}}`), which is also how
-the command line says it: `--generator.trainer.max_steps 5`. No torch here: an unknown key is told in a fraction of a
+the command line says it: `--generator.trainer.max_steps 5`. A child's `stages:` replaces its parent's, and what the
+parent says of stages that are no longer listed is dropped. No torch here: an unknown key is told in a fraction of a
 second.
 """
 
@@ -42,10 +43,13 @@ class Stage:
     settings: Settings
     command: str | None = None
 
-    def digest(self) -> str:
-        """sha256 over verb, command and every resolved value (`${run_dir}` unexpanded)."""
-        content = [self.verb, self.command, self.settings.to_dict()]
-        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    def digest(self, seed: int) -> str:
+        """sha256 over verb, command and every resolved value, with the run's seed for `${seed}` (not for `${run_dir}`):
+        a stage that does not name the seed is the same in runs of several.
+        """
+        content = json.dumps([self.verb, self.command, self.settings.to_dict()], sort_keys=True, default=str)
+        content = content.replace('"${seed}"', str(seed)).replace("${seed}", str(seed))
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Experiment:
     def digest(self) -> str:
         """sha256 over the seed and all stages: two runs with the same digest do the same work."""
         return hashlib.sha256(
-            "".join([str(self.seed), *(s.name + s.digest() for s in self.stages)]).encode()
+            "".join([str(self.seed), *(s.name + s.digest(self.seed) for s in self.stages)]).encode()
         ).hexdigest()
 
 
@@ -166,7 +170,9 @@ def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable
     file = find(name)
     root = Settings()
     for layer in [*chain(file), *files]:
-        root.merge((p, leaf) for p, leaf in read_yaml(layer).items() if p != ("base",))
+        leaves = {p: leaf for p, leaf in read_yaml(layer).items() if p != ("base",)}
+        _leave_out(root, leaves.get(("stages",)))
+        root.merge(leaves.items())
     root.merge(flags)
     own = file.relative_to(EXPERIMENTS).with_suffix("").as_posix() if file.is_relative_to(EXPERIMENTS) else file.stem
     seed = root.get("seed_everything", default=0)
@@ -182,6 +188,18 @@ def resolve(name: str, flags: Iterable[tuple[Path_, Leaf]] = (), files: Iterable
             stage.settings.set(("seed_everything",), leaf)
         check_stage(stage.verb, stage.command, stage.settings, LIGHTNING_KEYS)
     return Experiment(own, file, _meta(root), seed, tuple(stages))
+
+
+def _leave_out(root: Settings, stages: Leaf | None) -> None:
+    """Before a layer's list of stages replaces another: the stages that it leaves out take their settings with them."""
+
+    def names_of(listed: Any) -> set[str]:
+        items = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+        return {item["name"] for item in items if isinstance(item.get("name"), str)}
+
+    if stages is not None:
+        gone = names_of(root.get("stages")) - names_of(stages.value)
+        root.leaves = {p: leaf for p, leaf in root.leaves.items() if p[0] not in gone}
 
 
 def _meta(root: Settings) -> dict[str, Any]:

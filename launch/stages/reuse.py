@@ -42,9 +42,10 @@ def _gone(run: RunFolder, name: str) -> list[str]:
 def take_over(experiment: Experiment, run: RunFolder, earlier: Iterable[RunFolder], inputs: dict[str, str]) -> None:
     """Link the longest row of leading stages that an earlier run has finished in just the way this one asks for.
 
-    A stage is taken only together with all before it, and only if settings, seed, input files and the code it ran with
-    are the same, and all the files that it left are still there. Files are hard-linked (copied where that fails):
-    deleting either run leaves the other whole. A stage gets its name, and its state in run.json, when it is whole.
+    A stage is taken only together with all before it, and only if settings (the seed, where they name it), input files
+    and the code it ran with are the same, and all the files that it left are still there. So a run of another
+    experiment or seed may give stages too. Files are hard-linked (copied where that fails): deleting either run leaves
+    the other whole. A stage gets its name, and its state in run.json, when it is whole.
 
     Args:
         experiment: what is to run.
@@ -54,12 +55,11 @@ def take_over(experiment: Experiment, run: RunFolder, earlier: Iterable[RunFolde
     """
     best: tuple[int, RunFolder | None] = (0, None)
     for donor in earlier:
-        if donor.state["seed"] != run.state["seed"]:
-            continue
         count = 0
         for stage in experiment.stages:
             entry = donor.state["stages"].get(stage.name, {})
-            wanted = {"digest": stage.digest(), "inputs": inputs[stage.name], "code": run.state["code"]}
+            digest = stage.digest(experiment.seed)
+            wanted = {"digest": digest, "inputs": inputs[stage.name], "code": run.state["code"]}
             same = all(entry.get(key) == value for key, value in wanted.items())
             if entry.get("state") != "done" or not same or _gone(donor, stage.name):
                 break

@@ -129,7 +129,8 @@ def all_runs(root: Path) -> Iterator[RunFolder]:
 @contextlib.contextmanager
 def choose(experiment: Experiment, root: Path, new: bool) -> Iterator[RunFolder]:
     """The folder to work in, locked while entered: the newest run of the same digest whose inputs are unchanged, else a
-    new one, which takes over the leading stages that an earlier run has finished in the same way (reuse.take_over).
+    new one, which takes over the leading stages that an earlier run, of this experiment or another, has finished in the
+    same way (reuse.take_over).
 
     An unfinished run that lacks files of a finished stage is left alone: the new one takes over the stages before it.
 
@@ -158,7 +159,7 @@ def choose(experiment: Experiment, root: Path, new: bool) -> Iterator[RunFolder]
         raise UserError(f"{run.path}: can't be made: {error.strerror}\n{_ELSEWHERE}") from None
     with run.lock():
         try:
-            _begin(run, experiment, [] if new else earlier)
+            _begin(run, experiment, [] if new else list(all_runs(root)))
         except OSError as error:
             shutil.rmtree(run.path, ignore_errors=True)
             raise UserError(f"{run.path}: can't be written: {error.strerror or error}\n{_ELSEWHERE}") from None

@@ -30,6 +30,7 @@ from rich.console import Console
 from ...registry import UserError
 from ..config.experiment import Experiment, Stage
 from ..config.settings import Settings
+from ..records.notes import drop_notes, noting
 from ..records.record import git_state, is_readable, read_record, read_resolved, write_record, write_resolved
 from ..records.report import write_report
 from .placeholders import expand
@@ -130,7 +131,7 @@ def _run_stage(
     goes_on = again and stage.verb == "fit" and (run.path / stage.name / "checkpoints" / "last.ckpt").is_file()
     if goes_on and entry.get("code", code) != code:
         code = "several"  # part of it ran with other code, so no other run takes it over
-    entry.update(digest=stage.digest(), inputs=inputs_digest(stage), code=code, git=git_state())
+    entry.update(digest=stage.digest(experiment.seed), inputs=inputs_digest(stage), code=code, git=git_state())
     entry.pop("error", None)
     run.save()
     folder, seconds = run.path / stage.name, entry["seconds"]
@@ -141,14 +142,17 @@ def _run_stage(
 
     try:
         settings = expand(stage.settings, run.path, experiment.seed)
-        if stage.verb == "command":
-            _command(stage, settings, folder, options.wandb)
-            state = "done"
-        else:
-            from .lightning_stage import run_lightning_stage
+        if not goes_on:
+            drop_notes(folder)
+        with noting(folder):
+            if stage.verb == "command":
+                _command(stage, settings, folder, options.wandb)
+                state = "done"
+            else:
+                from .lightning_stage import run_lightning_stage
 
-            os.environ[JOIN_VARIABLE] = f"{experiment.digest()}::{stage.name}::{run.path.resolve()}"
-            state = run_lightning_stage(stage.verb, settings, folder, stop_at, options.wandb)
+                os.environ[JOIN_VARIABLE] = f"{experiment.digest()}::{stage.name}::{run.path.resolve()}"
+                state = run_lightning_stage(stage.verb, settings, folder, stop_at, options.wandb)
     except BaseException as error:
         entry["state"] = "stopped" if is_stop(error) else "failed"
         if entry["state"] == "failed":

@@ -5,6 +5,8 @@ Axis legend: B batch, F frame, C channel, H height, W width, T latent frame.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from ...registry import MODELS
+from ...registry import MODELS, UserError
 from .averaging import save_whole
+from .graphed import GraphedLoss
 from .training import AveragedTraining, mean_square_error, psnr
-from .vae import GameplayVAE
+from .vae import SIZES, GameplayVAE
 
 KINDS = ("clips", "frames")  # 33-frame inputs and single frames
 STATISTICS_BATCHES = 16
@@ -37,49 +40,50 @@ class VAEModule(AveragedTraining):
     loss, which need weights that are not to be had.
 
     Args:
-        vae: arguments of `GameplayVAE`.
+        vae: name of a size, or arguments of `GameplayVAE`.
         init_from: folder of a trained autoencoder to go on from; its sizes then take the place of `vae`.
         kl_weight: weight of the mean divergence of a latent from the standard normal.
         square_weight: weight of the square error, which PSNR measures, beside the absolute one.
         edge_weight: weight of the absolute error of differences between neighbouring pixels.
         ema_decay: decay of the weights' moving average.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
-        compile: compile the network (CUDA; each kind of input costs a compilation).
-        channels_last: keep channels innermost in memory, as tensor cores read them.
+        graphs: run steps as CUDA graphs (a GPU), which single frames gain most by.
         optimizer: anything that makes an optimiser of parameters.
     """
 
     def __init__(
         self,
-        vae: dict[str, Any] | None = None,
+        vae: str | dict[str, Any] = "student",
         init_from: str | None = None,
         kl_weight: float = 1e-5,
         square_weight: float = 1.0,
         edge_weight: float = 0.0,
         ema_decay: float = 0.999,
         warmup_steps: int = 50,
-        compile: bool = False,
-        channels_last: bool = False,
+        graphs: bool = False,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0),
     ) -> None:
-        network = GameplayVAE.from_pretrained(init_from).train() if init_from else GameplayVAE(**(vae or {}))
-        if channels_last:
-            network = network.to(memory_format=torch.channels_last_3d)
+        network = build_vae(vae, init_from)
         super().__init__(network, ema_decay, warmup_steps, optimizer)
         self.kl_weight, self.square_weight, self.edge_weight = kl_weight, square_weight, edge_weight
-        self._loss = torch.compile(autoencoder_loss, dynamic=False) if compile else autoencoder_loss
+        self.graphs = graphs
         self._val: Any = torch.nn.ModuleDict({kind: MeanMetric() for kind in KINDS})
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Absolute and square error, edges, divergence of one batch {"frames": uint8 [B, F, C, H, W]}, F = 33 or 1."""
         x_BCFHW = normalised(batch["frames"])
-        l1, square, edges, divergence = self._loss(self.network, x_BCFHW)
-        loss = l1 + self.square_weight * square + self.edge_weight * edges + self.kl_weight * divergence
-        self.log("train/loss", loss)
+        loss, l1, divergence = self._loss(x_BCFHW, torch.randn(self.network.latent_shape(x_BCFHW), device=self.device))
+        self.log("train/loss", loss.detach().clone())
         kind = KINDS[x_BCFHW.shape[2] == 1]
-        self.log(f"train/l1_{kind}", l1.detach())
-        self.log("train/kl", divergence.detach())
+        self.log(f"train/l1_{kind}", l1.detach().clone())
+        self.log("train/kl", divergence.detach().clone())
         return loss
+
+    @functools.cached_property
+    def _loss(self) -> Callable[..., Any]:
+        loss = functools.partial(autoencoder_loss, self.square_weight, self.edge_weight, self.kl_weight)
+        graphs = self.graphs and self.device.type == "cuda" and self.trainer.world_size == 1
+        return GraphedLoss(loss, self.network) if graphs else functools.partial(loss, self.network)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Reconstruct the clips, and the first frame of each alone."""
@@ -131,16 +135,42 @@ class VAEModule(AveragedTraining):
         return {"metrics": {"psnr_clips": clips, "psnr_frames": frames}, "statements": [text]}
 
 
+def build_vae(vae: str | dict[str, Any], init_from: str | None) -> GameplayVAE:
+    """An autoencoder with random weights, or the one in a folder.
+
+    Raises:
+        UserError: for a size that does not exist.
+    """
+    if init_from is not None:
+        found: GameplayVAE = GameplayVAE.from_pretrained(init_from)
+        return found.train()
+    if isinstance(vae, str):
+        if vae not in SIZES:
+            raise UserError(f"model.vae: no size '{vae}'\nThere are {', '.join(SIZES)}.")
+        vae = SIZES[vae]
+    return GameplayVAE(**vae)
+
+
 def normalised(frames_BFCHW: Tensor) -> Tensor:
     """uint8 [B, F, C, H, W] to float [B, C, F, H, W] in [-1, 1]."""
     return frames_BFCHW.transpose(1, 2).float() / 127.5 - 1
 
 
-def autoencoder_loss(vae: GameplayVAE, x_BCFHW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Absolute error, the same of neighbours' differences, and a latent's mean divergence from the standard normal."""
+def autoencoder_loss(
+    square_weight: float,
+    edge_weight: float,
+    kl_weight: float,
+    vae: GameplayVAE,
+    x_BCFHW: Tensor,
+    noise_BCThw: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and two of its parts: absolute error, and a latent's mean divergence from the standard normal."""
     posterior = vae.encode(x_BCFHW).latent_dist
-    difference = vae.decode(posterior.sample()).sample.float() - x_BCFHW
-    edges = (difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()) / 2
     mean, logvar = posterior.mean.float(), posterior.logvar.float()
+    latents_BCThw = mean + (0.5 * logvar).exp() * noise_BCThw
+    difference = vae.decode(latents_BCThw.to(posterior.mean.dtype)).sample.float() - x_BCFHW
+    l1, square = difference.abs().mean(), difference.square().mean()
+    edges = (difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()) / 2
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-    return difference.abs().mean(), difference.square().mean(), edges, divergence
+    loss = l1 + square_weight * square + edge_weight * edges + kl_weight * divergence
+    return loss, l1.detach(), divergence.detach()

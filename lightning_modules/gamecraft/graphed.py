@@ -18,23 +18,23 @@ class GraphedLoss:
     between steps, as optimisers and moving averages do.
 
     Args:
-        loss: the function; returns a scalar.
+        loss: the function; returns a scalar, or several of which the first is the loss.
         networks: modules that it is called with; those with gradients are trained.
     """
 
-    def __init__(self, loss: Callable[..., Tensor], *networks: nn.Module) -> None:
+    def __init__(self, loss: Callable[..., Any], *networks: nn.Module) -> None:
         self._loss, self._networks = loss, networks
-        self._graphs: dict[Any, Callable[..., Tensor]] = {}
+        self._graphs: dict[Any, Callable[..., Any]] = {}
         self._pool: Any = None
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Any:
         """The loss, with gradients to the networks' parameters."""
         shapes = tuple(x.shape for x in inputs)
         if shapes not in self._graphs:
             self._graphs[shapes] = self._capture(inputs)
         return self._graphs[shapes](*inputs)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    def _capture(self, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         module = _Module(self._loss, self._networks)
         dtype, on = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
@@ -42,14 +42,14 @@ class GraphedLoss:
         with torch.autocast("cuda", dtype, on, cache_enabled=False):
             copies = tuple(x.clone() for x in inputs)
             graphed: Any = torch.cuda.make_graphed_callables(module, copies, allow_unused_input=True, pool=self._pool)
-        made: Callable[..., Tensor] = graphed
+        made: Callable[..., Any] = graphed
         return made
 
 
 class _Module(nn.Module):
-    def __init__(self, loss: Callable[..., Tensor], networks: tuple[nn.Module, ...]) -> None:
+    def __init__(self, loss: Callable[..., Any], networks: tuple[nn.Module, ...]) -> None:
         super().__init__()
         self.loss, self.networks = loss, nn.ModuleList(networks)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Any:
         return self.loss(*self.networks, *inputs)

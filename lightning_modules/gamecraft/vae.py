@@ -13,48 +13,60 @@ from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
     AutoencoderKLHunyuanVideo,
     HunyuanVideoCausalConv3d,
     HunyuanVideoDecoder3D,
-    HunyuanVideoResnetBlockCausal3D,
 )
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (pipelines look for this name beside a component)
 from torch import Tensor
 
 CLIP_FRAMES = 33
 CLIP_LATENTS = 9
-_DOWN = ("HunyuanVideoDownBlock3D",) * 4
-_UP = ("HunyuanVideoUpBlock3D",) * 4
+_LIGHT = {"patch_size": 2, "spatial_padding": "zeros"}
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {**_LIGHT, "block_out_channels": (24, 48, 64), "decoder_block_out_channels": (24, 32, 64)},
+    "student": {**_LIGHT, "block_out_channels": (48, 96, 96), "decoder_block_out_channels": (32, 48, 96)},
+}
+"""Widths for thumbnails, and those of the model that plays in real time; arguments of `GameplayVAE`."""
 
 
 class CausalConv3d(HunyuanVideoCausalConv3d):
-    """The base's causal convolution, its input padded by copies of the edges instead of one kernel.
+    """The base's causal convolution; space may be padded by the convolution itself, with zeros.
 
-    The numbers are the same. A padding kernel's gradient adds up atomically, slowly and in any order; a copy's does
-    not, and a compiler fuses it.
+    That saves two copies of the input a layer, and their gradients. Copies of the edges are slices, whose gradients add
+    up in one order, where those of the base's padding do not.
     """
 
+    spatial_padding = "replicate"
+
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Convolution of [B, C, T, H, W]; time is padded before, space on both sides."""
-        x = hidden_states
-        left, right, top, bottom, before, _ = self.time_causal_padding
+        """Convolution of [B, C, T, H, W]; time is padded before, with the first frame."""
+        x, conv = hidden_states, self.conv
+        width, _, height, _, before, _ = self.time_causal_padding
         if before:
             x = torch.cat([x[:, :, :1]] * before + [x], 2)
-        if top or bottom:
-            x = torch.cat([x[..., :1, :]] * top + [x] + [x[..., -1:, :]] * bottom, 3)
-        if left or right:
-            x = torch.cat([x[..., :1]] * left + [x] + [x[..., -1:]] * right, 4)
-        return self.conv(x)
+        if self.spatial_padding == "zeros":
+            return torch.nn.functional.conv3d(x, conv.weight, conv.bias, conv.stride, (0, height, width))
+        if height:
+            x = torch.cat([x[..., :1, :]] * height + [x] + [x[..., -1:, :]] * height, 3)
+        if width:
+            x = torch.cat([x[..., :1]] * width + [x] + [x[..., -1:]] * width, 4)
+        return conv(x)
 
 
-class CausalResnetBlock(HunyuanVideoResnetBlockCausal3D):
-    """The base's residual block, which does not force its input's layout in memory."""
+class SteadyNorm(torch.nn.GroupNorm):
+    """GroupNorm that keeps its input's number format; its statistics are float32 all the same.
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, C, T, H, W] to [B, C', T, H, W]."""
-        x = self.conv1(self.nonlinearity(self.norm1(hidden_states)))
-        x = self.conv2(self.nonlinearity(self.norm2(x)))
-        return x + (hidden_states if self.conv_shortcut is None else self.conv_shortcut(hidden_states))
+    Autocast, which does not know the operator beneath, would have activations written in float32 and cast back.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The shape and number format of the input."""
+        size, channels = input.shape[:2]
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        cells = input[0, 0].numel()  # of one channel
+        return torch.native_group_norm(input, weight, bias, size, channels, cells, self.num_groups, self.eps)[0]
 
 
-_OURS = {HunyuanVideoCausalConv3d: CausalConv3d, HunyuanVideoResnetBlockCausal3D: CausalResnetBlock}
+_OURS = {HunyuanVideoCausalConv3d: CausalConv3d, torch.nn.GroupNorm: SteadyNorm}
 
 
 class GameplayVAE(AutoencoderKLHunyuanVideo):
@@ -65,11 +77,18 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
     has its own widths; no attention in the middle, whose map grows with the square of the picture; nothing is cut into
     pieces along time.
 
+    With `patch_size` p, squares of p x p pixels enter as channels and leave as such, and the network itself makes up
+    the rest of the compression (as Wan 2.2's and LTX-Video's autoencoders do): the full picture, where most of the time
+    went and little was learned, needs no layer of its own.
+
     Args:
-        in_channels, out_channels, latent_channels, down_block_types, up_block_types, layers_per_block, act_fn,
-            norm_num_groups, spatial_compression_ratio, temporal_compression_ratio, mid_block_add_attention: the base's.
-        block_out_channels: widths of the encoder's four levels.
-        decoder_block_out_channels: widths of the decoder's four levels, outermost first; None = the encoder's.
+        in_channels, out_channels, latent_channels, layers_per_block, act_fn, norm_num_groups,
+            spatial_compression_ratio, temporal_compression_ratio, mid_block_add_attention: the base's.
+        down_block_types, up_block_types: the base's; None = its only kind, one for each width.
+        block_out_channels: widths of the encoder's levels, outermost first.
+        decoder_block_out_channels: widths of the decoder's levels, outermost first; None = the encoder's.
+        spatial_padding: `replicate`, as the base pads, or `zeros`.
+        patch_size: side p of the squares of pixels that enter as channels; 1 = none, as the base has it.
         decoder_layers_per_block: residual blocks a level, less one, in the decoder; None = the encoder's.
         scaling_factor: factor that brings latents to unit variance, after the mean is taken off.
         latents_mean: mean of each latent channel, taken off before the scaling; None = 0.
@@ -84,8 +103,8 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
         in_channels: int = 3,
         out_channels: int = 3,
         latent_channels: int = 16,
-        down_block_types: tuple[str, ...] = _DOWN,
-        up_block_types: tuple[str, ...] = _UP,
+        down_block_types: tuple[str, ...] | None = None,
+        up_block_types: tuple[str, ...] | None = None,
         block_out_channels: tuple[int, ...] = (32, 64, 64, 64),
         layers_per_block: int = 1,
         act_fn: str = "silu",
@@ -96,12 +115,16 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
         mid_block_add_attention: bool = False,
         decoder_block_out_channels: tuple[int, ...] | None = (16, 24, 56, 56),
         decoder_layers_per_block: int | None = None,
+        patch_size: int = 1,
+        spatial_padding: str = "replicate",
         latents_mean: tuple[float, ...] | None = None,
         latents_std: tuple[float, ...] | None = None,
     ) -> None:
+        down_block_types = down_block_types or ("HunyuanVideoDownBlock3D",) * len(block_out_channels)
+        up_block_types = up_block_types or ("HunyuanVideoUpBlock3D",) * len(block_out_channels)
         super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
+            in_channels=in_channels * patch_size**2,
+            out_channels=out_channels * patch_size**2,
             latent_channels=latent_channels,
             down_block_types=down_block_types,
             up_block_types=up_block_types,
@@ -110,25 +133,42 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
             act_fn=act_fn,
             norm_num_groups=norm_num_groups,
             scaling_factor=scaling_factor,
-            spatial_compression_ratio=spatial_compression_ratio,
+            spatial_compression_ratio=spatial_compression_ratio // patch_size,
             temporal_compression_ratio=temporal_compression_ratio,
             mid_block_add_attention=mid_block_add_attention,
         )
+        # the base has just noted what it was given
+        outward = {"in_channels": in_channels, "out_channels": out_channels}
+        self.register_to_config(**outward, spatial_compression_ratio=spatial_compression_ratio)
         self.decoder = HunyuanVideoDecoder3D(
             in_channels=latent_channels,
-            out_channels=out_channels,
+            out_channels=out_channels * patch_size**2,
             up_block_types=up_block_types,
             block_out_channels=decoder_block_out_channels or block_out_channels,
             layers_per_block=layers_per_block if decoder_layers_per_block is None else decoder_layers_per_block,
             norm_num_groups=norm_num_groups,
             act_fn=act_fn,
             time_compression_ratio=temporal_compression_ratio,
-            spatial_compression_ratio=spatial_compression_ratio,
+            spatial_compression_ratio=spatial_compression_ratio // patch_size,
             mid_block_add_attention=mid_block_add_attention,
         )
         for module in self.modules():
             module.__class__ = _OURS.get(type(module), type(module))
+            if isinstance(module, CausalConv3d):
+                module.spatial_padding = spatial_padding
         self.use_framewise_encoding = self.use_framewise_decoding = False
+
+    def _encode(self, x: Tensor) -> Tensor:
+        """Moments of pictures [B, C, F, H, W]."""
+        p = self.config.patch_size
+        moments: Tensor = super()._encode(x if p == 1 else patches(x, p))
+        return moments
+
+    def _decode(self, z: Tensor, return_dict: bool = True) -> Any:
+        """Pictures of latents, by the base's convention."""
+        (frames,), p = super()._decode(z, return_dict=False), self.config.patch_size
+        frames = frames if p == 1 else pictures(frames, p)
+        return DecoderOutput(sample=frames) if return_dict else (frames,)
 
     def encode_clips(
         self, frames_BFCHW: Tensor, sample: bool = False, generator: torch.Generator | None = None
@@ -149,6 +189,12 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
         """Frames [B, F, 3, H, W], about -1..1 and not clamped, of latents that `encode_clips` or the DiT made."""
         raw_BCThw = self.denormalise(latents_BCThw.to(self.post_quant_conv.weight.dtype))
         return self.decode(raw_BCThw).sample.transpose(1, 2)
+
+    def latent_shape(self, x_BCFHW: Tensor) -> tuple[int, int, int, int, int]:
+        """Shape of the latents of pictures [B, C, F, H, W]."""
+        size, _, frames, height, width = x_BCFHW.shape
+        times, side = self.config.temporal_compression_ratio, self.config.spatial_compression_ratio
+        return size, self.config.latent_channels, (frames - 1) // times + 1, height // side, width // side
 
     def as_input(self, frames_BFCHW: Tensor) -> Tensor:
         """Frames as `encode` wants them: [B, 3, F, H, W] in -1..1, in the weights' dtype."""
@@ -176,6 +222,18 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
         mean, std = self.config.latents_mean or [0.0], self.config.latents_std
         scale = [1 / s for s in std] if std else [self.config.scaling_factor]
         return like.new_tensor(mean).view(1, -1, 1, 1, 1), like.new_tensor(scale).view(1, -1, 1, 1, 1)
+
+
+def patches(x_BCFHW: Tensor, p: int) -> Tensor:
+    """[B, C, F, H, W] to [B, C p p, F, H / p, W / p]."""
+    b, c, f, h, w = x_BCFHW.shape
+    return x_BCFHW.view(b, c, f, h // p, p, w // p, p).permute(0, 1, 4, 6, 2, 3, 5).reshape(b, -1, f, h // p, w // p)
+
+
+def pictures(x_BPFHW: Tensor, p: int) -> Tensor:
+    """The inverse of `patches`."""
+    b, c, f, h, w = x_BPFHW.shape
+    return x_BPFHW.view(b, c // p**2, p, p, f, h, w).permute(0, 1, 4, 5, 2, 6, 3).reshape(b, -1, f, h * p, w * p)
 
 
 def to_uint8(frames: Tensor) -> Tensor:

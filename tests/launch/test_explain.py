@@ -7,6 +7,8 @@ import re
 import pytest
 
 from fulgurite import cli
+from fulgurite.launch.config.experiment import resolve
+from fulgurite.registry import UserError
 
 GRANDPARENT = """\
 trainer:
@@ -140,3 +142,15 @@ def test_a_default_nobody_set_is_told_with_its_place(explain):
 
 def test_the_seed_of_a_stage_comes_from_the_experiment(explain):
     assert explain("staged.yaml")["train.seed_everything"] == ("11", "staged.yaml:2, over parent.yaml:2 (4)")
+
+
+def test_a_child_s_list_of_stages_drops_what_its_parent_says_of_others(explain, tmp_path):
+    child = "base: staged.yaml\nstages:\n- {name: train, experiment: parent.yaml}\n"
+    (tmp_path / "child.yaml").write_text(child)
+    (tmp_path / "staged.yaml").write_text(STAGED + "again:\n  model: {width: 3}\n")
+    found = explain("child.yaml")
+    assert found["train.data.init_args.batch_size"] == ("32", "staged.yaml:17")
+    assert not any(key.startswith("again.") for key in found)
+    (tmp_path / "child.yaml").write_text(child + "again: {model: {width: 3}}\n")
+    with pytest.raises(UserError, match=r"child.yaml:4: unknown key 'again'"):
+        resolve("child.yaml")

@@ -59,6 +59,7 @@ VARIANTS = {
     "validation across epochs": "--trainer.check_val_every_n_epoch null --trainer.val_check_interval 7",
     "part of an epoch's batches": "--trainer.limit_train_batches 7 --trainer.max_epochs 4",
     "loader with worker processes": "--data noisy.WorkerDigits",
+    "a metric of one step of an epoch": "--model noisy.SometimesModule",
     "a schedule that watches the validation": "--model noisy.PlateauModule --trainer.max_epochs 5",
 }
 

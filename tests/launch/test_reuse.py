@@ -44,7 +44,11 @@ def finish(run: RunFolder, experiment: Experiment, *names: str) -> None:
             (run.path / stage.name).mkdir(exist_ok=True)
             (run.path / stage.name / "weights").write_text(f"{run.path.name} {stage.name}")
             run.stage(stage.name).update(
-                state="done", digest=stage.digest(), inputs=inputs_digest(stage), code=code_digest(), files=["weights"]
+                state="done",
+                digest=stage.digest(experiment.seed),
+                inputs=inputs_digest(stage),
+                code=code_digest(),
+                files=["weights"],
             )
     run.save()
 
@@ -79,6 +83,35 @@ def test_a_change_that_reaches_the_first_stage_keeps_nothing(experiment_file: Pa
     finish(begin(whole, tmp_path / "runs", False), whole, "first", "second", "third")
     changed = begin(resolved(experiment_file, **{flag: 3}), tmp_path / "runs", False)
     assert all(s["state"] == "pending" for s in changed.state["stages"].values())
+
+
+def test_another_experiment_s_run_gives_the_stages_that_are_the_same(experiment_file: Path, tmp_path: Path) -> None:
+    whole = resolved(experiment_file)
+    donor = begin(whole, tmp_path / "runs", False)
+    finish(donor, whole, "first", "second", "third")
+    child = tmp_path / "child.yaml"
+    child.write_text(
+        "base: three.yaml\nstages:\n- {name: first, experiment: hello}\n- {name: other, experiment: hello}\n"
+    )
+    begun = begin(resolved(child), tmp_path / "runs", False)
+    assert begun.path.parent.name == "child" and begun.stage("first")["reused_from"] == donor.path.name
+    assert begun.stage("other")["state"] == "pending"
+
+
+def test_a_stage_with_a_seed_of_its_own_is_kept_for_other_seeds(experiment_file: Path, tmp_path: Path) -> None:
+    experiment_file.write_text(STAGED + "first: {seed_everything: 0}\nsecond: {data: {seed: '${seed}'}}\n")
+    whole = resolved(experiment_file, seed_everything=0)
+    finish(begin(whole, tmp_path / "runs", False), whole, "first", "second", "third")
+    changed = begin(resolved(experiment_file, seed_everything=3), tmp_path / "runs", False)
+    assert [n for n, s in changed.state["stages"].items() if s["state"] == "done"] == ["first"]
+
+
+def test_a_stage_that_names_the_run_s_seed_is_the_one_with_that_number(experiment_file: Path) -> None:
+    named, written = (
+        resolved(experiment_file, first__seed_everything=0, first__data__seed=value, seed_everything=5).stages[0]
+        for value in ("${seed}", 5)
+    )
+    assert named.digest(5) == written.digest(5) == written.digest(6) != named.digest(6)
 
 
 def test_other_code_or_new_keeps_nothing(experiment_file: Path, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ class DiffusionModel:
         shift: of the noise levels.
         guidance_scale: classifier-free guidance; 1 = none.
         guidance_w: weight given to a guidance-distilled network; None for a teacher.
+        one_frame: show it the history's last frame alone.
     """
 
     name: str
@@ -132,6 +133,7 @@ class DiffusionModel:
     shift: float
     guidance_scale: float = 1.0
     guidance_w: float | None = None
+    one_frame: bool = False
     seconds: float = 0.0
     num_chunks: int = 0
     _warm: set[tuple[int, ...]] = field(default_factory=set)
@@ -140,6 +142,7 @@ class DiffusionModel:
     def __call__(self, request: Request) -> Tensor:
         """Frames uint8 [B, 33, 3, H, W] on the CPU."""
         device = self.transformer.device
+        request = request.from_one_frame() if self.one_frame else request
         start = _now(device)
         with self._precision():
             history = encode_history(self.vae, request.history_BTCHW.to(device)).float()
@@ -155,6 +158,7 @@ class DiffusionModel:
     @torch.no_grad()
     def roll_out(self, request: Request, cameras: Sequence[Cameras]) -> Iterator[Tensor]:
         """Chunk after chunk; the history is the last chunk's latents, never encoded again, as in play."""
+        request = request.from_one_frame() if self.one_frame else request
         with self._precision():
             history = encode_history(self.vae, request.history_BTCHW.to(self.transformer.device)).float()
         for number, camera in enumerate(cameras):
@@ -236,10 +240,10 @@ class Trained:
         captions = CaptionEncoder.load(bank) if bank.is_file() else CaptionEncoder()
         return cls(net.eval().requires_grad_(False).to(device), captions, sampling)
 
-    def model(self, name: str, vae: GameplayVAE, num_steps: int) -> DiffusionModel:
-        """This network at some number of steps, else sampled as its training says."""
-        scale, w = self.sampling["guidance_scale"], self.sampling["guidance_w"]
-        return DiffusionModel(name, self.transformer, vae, self.captions, num_steps, self.sampling["shift"], scale, w)
+    def model(self, name: str, vae: GameplayVAE, num_steps: int, one_frame: bool = False) -> DiffusionModel:
+        """This network at some number of steps, else sampled as its training says; `one_frame` hides older history."""
+        scale, w, shift = (self.sampling[key] for key in ("guidance_scale", "guidance_w", "shift"))
+        return DiffusionModel(name, self.transformer, vae, self.captions, num_steps, shift, scale, w, one_frame)
 
 
 def load_vae(folder: Path, device: torch.device) -> GameplayVAE:

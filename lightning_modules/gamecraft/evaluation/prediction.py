@@ -89,17 +89,38 @@ def predict_chunks(
             shuffled = answer(model, request.with_other_cameras(), batch_size)
             add(f"{model.name}, another chunk's actions", f"{key}_shuffled", shuffled)
     num_models = len(rows)
-    for place, (name, made) in enumerate(baselines(real, request.history_BTCHW, mean_CHW).items()):
-        add(name, ("copy_history", "replay_history", "copy_previous", "mean_image")[place], made)
-    if vae is not None:
-        add(CEILING, "ceiling", reconstruct(vae, real, batch_size))
-    found = _table(rows, len(real), len(set(chunks.maps)), frame_stride)
+    rows += control_rows(chunks, vae, mean_CHW, net, frame_stride, batch_size)
+    found = prediction_table(rows, chunks, frame_stride)
     if models:
         found["statements"] = _sentences(rows, num_models)
     return found, strips
 
 
-def _table(rows: list[Row], count: int, num_maps: int, stride: int) -> dict[str, Any]:
+def control_rows(
+    chunks: RealChunks,
+    vae: GameplayVAE | None,
+    mean_CHW: Tensor,
+    net: EfficientNetLite0 | None,
+    frame_stride: int,
+    batch_size: int,
+) -> list[Row]:
+    """The rows that need no model: copies, the mean picture, and what the autoencoder alone would reach.
+
+    Args:
+        chunks, vae, mean_CHW, net, frame_stride, batch_size: as in `predict_chunks`.
+    """
+    real = chunks.real_NTCHW
+    shown = baselines(real, chunks.request.history_BTCHW, mean_CHW)
+    keys = ("copy_history", "replay_history", "copy_previous", "mean_image")
+    made = [(name, key, frames) for (name, frames), key in zip(shown.items(), keys, strict=True)]
+    if vae is not None:
+        made.append((CEILING, "ceiling", reconstruct(vae, real, batch_size)))
+    return [Row(name, key, frames, real, net, frame_stride) for name, key, frames in made]
+
+
+def prediction_table(rows: list[Row], chunks: RealChunks, stride: int) -> dict[str, Any]:
+    """Metrics and the table of some rows, as parts of results.json; `stride` is told in the note."""
+    count, num_maps = len(chunks.real_NTCHW), len(set(chunks.maps))
     columns = ["shown instead of the real chunk", *(f"PSNR {a}-{b}, dB" for a, b in SPANS), "± 1-33"]
     columns += ["SSIM 1-8", "SSIM 1-33", "feature distance", "±"]
     cells: list[list[Any]] = []

@@ -28,6 +28,7 @@ from ....datamodules.gamecraft.actions import CLIP_FRAMES, Chord
 from ....registry import COMMANDS, UserError
 from ..pipeline import GameCraftPipeline, fast_dtype
 from ..transformer import SIZES, GameCraftTransformer
+from ..vae import SIZES as VAE_SIZES
 from ..vae import GameplayVAE
 from .session import FPS, GameSession
 from .world import PipelineWorld, pick_device
@@ -175,7 +176,7 @@ def _pipeline(weights: Path | None, model: str, size: str, place: torch.device) 
         torch.manual_seed(0)
         height, width = (int(side) for side in found.groups())
         with place:
-            parts = (GameCraftTransformer.of_size("tiny", **MODELS[model]), GameplayVAE())
+            parts = (GameCraftTransformer.of_size("tiny", **MODELS[model]), GameplayVAE(**VAE_SIZES["student"]))
         transformer, vae = (part.to(fast_dtype()).eval().requires_grad_(False) for part in parts)
         captions: Any = RandomCaptions()
         pipeline = GameCraftPipeline(transformer, vae, captions, height=height, width=width)

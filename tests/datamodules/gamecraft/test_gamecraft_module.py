@@ -223,6 +223,19 @@ def test_a_broken_shard_is_skipped_named_and_counted(data: Path, in_memory: bool
         assert not lost & set(keys)
 
 
+def test_what_a_loaders_process_finds_broken_is_known_here(data: Path) -> None:
+    path = next(iter(sorted((data / "train").glob("*.tar"))))
+    content = bytearray(path.read_bytes())
+    content[20_000] ^= 1
+    path.write_bytes(content)
+    module = GameplayClipDataModule(str(data), 4, 20, in_memory=False, num_workers=1, val_batches=0)
+    found = batches(module, 20)
+    assert not module.broken_shards
+    with pytest.warns(UserWarning, match=f"{path.name} has changed bytes in its frames: skipped, with"):
+        found = [module.on_before_batch_transfer(batch, 0) for batch in found]
+    assert list(module.broken_shards) == [str(path)] and not any("broken_shards" in batch for batch in found)
+
+
 def test_latents_stand_in_for_frames(data: Path) -> None:
     """Latents that say which clip they are, so that the history's rows can be read off them."""
     store = LatentStore.create(data / "latents", vae_sha256="0", scaling_factor=0.5)

@@ -43,6 +43,10 @@ def test_a_shard_cut_short_is_skipped_named_and_counted(folder: Path) -> None:
     assert [e.key for _, e in manifest.read_all()] == ["e0", "e1", "e4", "e5"]
     assert list(manifest.broken) == ["shard-0-000001.tar"]
     assert manifest.counts["episodes"] == 4 and manifest.summary()["broken"] == manifest.broken
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with pytest.warns(UserWarning, match="skipped"):
+        Manifest.open(folder)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}  # or a run would take it for new data
 
 
 @pytest.mark.parametrize("place", [5_000, 27_000, -12_000])  # in frames, in a camera, in the next episode
@@ -63,6 +67,24 @@ def test_a_shard_without_sidecar_is_named(folder: Path) -> None:
     (folder / "shard-0-000000.json").write_text("{")
     with pytest.warns(UserWarning, match="no readable sidecar"):
         assert Manifest.open(folder).keys == ["e2", "e3", "e4", "e5"]
+
+
+def test_the_order_does_not_depend_on_which_process_wrote_what(folder: Path, tmp_path: Path, episode: Make) -> None:
+    """Evaluation draws by row: two recordings of the same episodes must give it the same ones."""
+    other = tmp_path / "other"
+    for name, numbers in (("w01", (5, 0, 3)), ("w00", (4, 1, 2))):
+        with ShardWriter(other, name=name) as writer:
+            for i in numbers:
+                writer.write(episode(f"e{i}", 2 + i % 2, i, turn_deg=i))
+                Manifest.open(other)
+    (other / "index.npz").unlink()
+    first, again = Manifest.open(other), Manifest.open(other)  # from the sidecars, and from the index
+    for manifest in (first, again):
+        assert manifest.keys == Manifest.open(folder).keys == [f"e{i}" for i in range(6)]
+        for i, found in manifest.read_all():
+            assert numpy.array_equal(found.frames, episode(f"e{i}", 2 + i % 2, i).frames)
+            place = slice(manifest.episodes["first_clip"][i], manifest.episodes["first_clip"][i] + found.num_clips)
+            numpy.testing.assert_allclose(manifest.episodes["clip_move"][place], found.clip_moves(), atol=1e-4)
 
 
 @pytest.mark.parametrize("index", ["gone", "garbage", "old", "cut"])

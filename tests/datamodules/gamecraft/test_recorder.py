@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import errno
+import functools
+import importlib
 import json
 import os
 import shutil
@@ -17,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fulgurite.datamodules.gamecraft import recorder
 from fulgurite.datamodules.gamecraft.actions import COUNTERFACTUAL_CHORDS, Chord
 from fulgurite.datamodules.gamecraft.camera import ShearPitchCamera, relative_to_first, trajectory
 from fulgurite.datamodules.gamecraft.manifest import Manifest
 from fulgurite.datamodules.gamecraft.recorder import SPLITS, TRAIN_MAPS, VAL_MAPS, record
-from fulgurite.datamodules.gamecraft.shards import ShardWriter
 from fulgurite.datamodules.gamecraft.units import plan_units
+from fulgurite.datamodules.gamecraft.watched_processes import WatchedProcesses
 from fulgurite.registry import UserError
 
 pytest.importorskip("vizdoom")
@@ -41,7 +43,7 @@ def recording(tmp_path_factory) -> Path:
 
 
 def frames_of(folder: Path) -> dict[str, np.ndarray]:
-    return {episode.key: episode.frames for _, episode in Manifest.open(folder).read_all()}
+    return {episode.key: np.array(episode.frames) for _, episode in Manifest.open(folder).read_all()}
 
 
 def test_every_split_is_as_asked(recording):
@@ -110,6 +112,44 @@ def test_a_second_call_adds_nothing_and_a_lost_shard_is_made_again_to_the_bit(re
             np.testing.assert_array_equal(frames, before[split][key])
 
 
+@pytest.mark.parametrize("fault", ["cut", "flipped", "no sidecar"])
+def test_a_broken_shard_is_recorded_anew_and_the_recorder_says_so(recording, tmp_path, capsys, fault):
+    """Whole again to the bit, in one line; what the broken shard held besides is not thrown away."""
+    copy = tmp_path / "data"
+    shutil.copytree(recording, copy)
+    before = frames_of(copy / "train")
+    shard = sorted((copy / "train").glob("shard-*.tar"))[-1]
+    if fault == "cut":
+        os.truncate(shard, shard.stat().st_size // 2)
+    elif fault == "flipped":
+        with open(shard, "r+b") as file:
+            file.seek(20_000)
+            file.write(b"flipped bytes")
+    else:
+        shard.with_suffix(".json").unlink()
+        (copy / "train" / "index.npz").unlink()
+    record(copy, **SMALL)
+    after, lines = frames_of(copy / "train"), capsys.readouterr().out.splitlines()
+    assert set(after) == set(before) and all(np.array_equal(after[key], before[key]) for key in before)
+    (line,) = [line for line in lines if "was broken" in line]
+    assert line.startswith("train: 1 shard was broken; ") and line.endswith(f"recorded anew for: {shard.name}.")
+    assert line in json.loads((copy / "results.json").read_text())["statements"]
+    manifest = Manifest.open(copy / "train")
+    assert not manifest.broken and not list(copy.rglob("*.broken"))
+
+
+def test_a_broken_shard_of_another_recording_is_set_aside_and_kept(recording, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(recording, copy)
+    shard = sorted((copy / "train").glob("shard-*.tar"))[-1]
+    os.truncate(shard, shard.stat().st_size - 1)
+    size = shard.stat().st_size
+    record(copy, **{**SMALL, "num_frames": 66, "seed": 1})
+    assert f"train/{shard.name} was broken and is set aside" in capsys.readouterr().out
+    assert shard.with_name(f"{shard.name}.broken").stat().st_size == size
+    assert not Manifest.open(copy / "train").broken
+
+
 def test_a_larger_count_goes_on_from_the_smaller(recording, tmp_path):
     copy = tmp_path / "data"
     shutil.copytree(recording, copy)
@@ -148,23 +188,71 @@ def test_a_killed_recording_leaves_whole_shards_and_no_process(tmp_path):
     assert sum(len(episode.frames) for _, episode in manifest.read_all()) == 66 * len(manifest)
 
 
+FULL_DISK = """
+import errno
+from fulgurite.datamodules.gamecraft.shard_recorder import ShardRecorder
+from fulgurite.datamodules.gamecraft.shards import ShardWriter
+
+class FullDisk(ShardRecorder):
+    def record(self, batch):
+        write, written = ShardWriter.write, []
+
+        def fill(writer, episode):
+            if len(written) == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(writer, episode)
+            written.append(episode.key)
+
+        ShardWriter.write = fill
+        try:
+            yield from super().record(batch)
+        finally:
+            ShardWriter.write = write
+"""
+
+
 def test_a_full_disk_leaves_whole_shards(tmp_path, monkeypatch):
-    write, written = ShardWriter.write, []
-
-    def fill(self: ShardWriter, episode: Any) -> None:
-        if len(written) == 5:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        write(self, episode)
-        written.append(episode.key)
-
-    monkeypatch.setattr(ShardWriter, "write", fill)
+    (tmp_path / "full_disk.py").write_text(FULL_DISK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(recorder, "ShardRecorder", importlib.import_module("full_disk").FullDisk)
     with pytest.raises(UserError, match="is full"):
         record(tmp_path, **SMALL)
     manifest = Manifest.open(tmp_path / "train")
-    assert set(manifest.keys) == set(written) and not manifest.broken
+    assert len(manifest) == 1 and not manifest.broken
+    assert all(len(episode.frames) == 66 for _, episode in manifest.read_all())
     monkeypatch.undo()
     record(tmp_path, **SMALL)
     assert len(Manifest.open(tmp_path / "train")) == 8
+
+
+HANGS_ONCE = """
+import time
+from fulgurite.datamodules.gamecraft.shard_recorder import ShardRecorder
+
+class HangsOnce(ShardRecorder):
+    def record(self, batch):
+        for unit, frames in super().record(batch):
+            yield unit, frames
+            if frames and batch[0].split == "synthetic" and not (self.out / "hung").exists():
+                (self.out / "hung").touch()
+                time.sleep(3600)
+"""
+
+
+def test_a_process_that_hangs_costs_no_episode(recording, tmp_path, monkeypatch):
+    """It hangs in the midst of a shard: killed, begun again, and every episode is there once, to the bit."""
+    (tmp_path / "hangs_once.py").write_text(HANGS_ONCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(recorder, "ShardRecorder", importlib.import_module("hangs_once").HangsOnce)
+    monkeypatch.setattr(recorder, "WatchedProcesses", functools.partial(WatchedProcesses, silence_s=10))
+    out = tmp_path / "data"
+    record(out, **SMALL)
+    results = json.loads((out / "results.json").read_text())
+    assert "Processes that hung, were killed and begun again: 1." in results["statements"]
+    assert results["statements"][0].startswith("Recorded 1,650 frames")  # 25 episodes of 66, none counted twice
+    for split in SPLITS:
+        found, wanted = frames_of(out / split), frames_of(recording / split)
+        assert set(found) == set(wanted) and all(np.array_equal(found[key], wanted[key]) for key in wanted)
 
 
 def test_what_will_not_fit_is_refused_before_it_begins(tmp_path, monkeypatch, capsys):

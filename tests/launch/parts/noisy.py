@@ -56,6 +56,16 @@ class PlateauModule(NoisyModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val/accuracy"}}
 
 
+class SometimesModule(NoisyModule):
+    """Logs something in one step of an epoch alone, as a model does whose batches are of several kinds."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx == 1:
+            self.log("train/sometimes", loss.detach() + self.current_epoch)
+        return loss
+
+
 class WorkerDigits(DigitsDataModule):
     """The digits, loaded by worker processes."""
 

@@ -17,9 +17,15 @@ from fulgurite.datamodules.gamecraft.actions import CLIP_FRAMES, COUNTERFACTUAL_
 from fulgurite.datamodules.gamecraft.camera import ShearPitchCamera, trajectory
 from fulgurite.datamodules.gamecraft.episode import Episode
 from fulgurite.datamodules.gamecraft.shards import ShardWriter
+from fulgurite.launch.command_line import call_command
+from fulgurite.launch.config.experiment import resolve
+from fulgurite.launch.config.settings import Leaf
 from fulgurite.lightning_modules.gamecraft.captions_encoder import CaptionEncoder
+from fulgurite.lightning_modules.gamecraft.compare import compare
 from fulgurite.lightning_modules.gamecraft.evaluate import Sizes, evaluate, measure
-from fulgurite.lightning_modules.gamecraft.evaluation.chunks import Cameras, Request
+from fulgurite.lightning_modules.gamecraft.evaluation.chunks import Cameras, Request, Trained, load_vae
+from fulgurite.lightning_modules.gamecraft.evaluation.comparison import Variant, check_groups, compare_variants
+from fulgurite.lightning_modules.gamecraft.evaluation.held_out import draw_chunks
 from fulgurite.lightning_modules.gamecraft.evaluation.judges import Judges
 from fulgurite.lightning_modules.gamecraft.inverse_dynamics import InverseDynamicsNet, local_flow
 from fulgurite.lightning_modules.gamecraft.metrics.perceptual import EfficientNetLite0
@@ -206,28 +212,32 @@ def test_recorded_and_commanded_poses_agree_in_free_space(data: Path) -> None:
     assert torch.allclose(asked.intrinsics_BT33, start.intrinsics_AT33, atol=1e-4)
 
 
-def test_the_command_runs_on_folders_of_weights(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def save_judges(folder: Path) -> dict[str, Path]:
+    """A random autoencoder and a random inverse-dynamics network."""
     torch.manual_seed(0)
     narrow = {"block_out_channels": (8, 8, 8, 8), "decoder_block_out_channels": (8, 8, 8, 8)}
-    GameplayVAE(**narrow, norm_num_groups=4).save_pretrained(tmp_path / "vae")
-    InverseDynamicsNet(width=4, height=HEIGHT, picture_width=WIDTH).save(tmp_path / "idm", {})
+    GameplayVAE(**narrow, norm_num_groups=4).save_pretrained(folder / "vae")
+    InverseDynamicsNet(width=4, height=HEIGHT, picture_width=WIDTH).save(folder / "idm", {})
+    return {"vae": folder / "vae", "idm": folder / "idm"}
+
+
+def save_transformer(folder: Path, w: float | None = None, **changes: Any) -> Path:
+    """A random transformer with its captions and its way of sampling."""
     captions = CaptionEncoder("tiny-random-encoder")
-    captions([f"world {i}" for i in range(NUM_STARTS)] + [f"world {i}" for i in range(6)])
-    for role, w in (("teacher", None), ("student", 1.0)):
-        net = GameCraftTransformer.of_size("tiny", text_embed_dim=32, pooled_projection_dim=32)
-        net.save_pretrained(tmp_path / role / "transformer")
-        captions.save(tmp_path / role / "captions.safetensors")
-        sampling = {
-            "num_inference_steps": 2,
-            "guidance_scale": 2.0 if w is None else 1.0,
-            "guidance_w": w,
-            "shift": 3.0,
-        }
-        (tmp_path / role / "sampling.json").write_text(json.dumps({"schema_version": 1, **sampling}))
+    captions([f"world {i}" for i in range(6)])
+    net = GameCraftTransformer.of_size("tiny", text_embed_dim=32, pooled_projection_dim=32, **changes)
+    net.save_pretrained(folder / "transformer")
+    captions.save(folder / "captions.safetensors")
+    sampling = {"num_inference_steps": 2, "guidance_scale": 2.0 if w is None else 1.0, "guidance_w": w, "shift": 3.0}
+    (folder / "sampling.json").write_text(json.dumps({"schema_version": 1, **sampling}))
+    return folder / "transformer"
+
+
+def test_the_command_runs_on_folders_of_weights(data: Path, tmp_path: Path) -> None:
+    folders = {**save_judges(tmp_path), "out": tmp_path / "out"}
+    trained = {role: save_transformer(tmp_path / role, w) for role, w in (("teacher", None), ("student", 1.0))}
     few = {"num_chunks": 2, "num_starts": 2, "num_speed": 1, "num_drift": 2, "drift_chunks": 2, "batch_size": 12}
     steps = {"teacher_steps": 2, "student_steps": 1, "few_steps": 1}
-    folders = {"vae": tmp_path / "vae", "idm": tmp_path / "idm", "out": tmp_path / "out"}
-    trained = {role: tmp_path / role / "transformer" for role in ("teacher", "student")}
     evaluate(data=data, **folders, **trained, **few, **steps, feature_distance=False)
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert found["schema_version"] == 1 and found["metrics"]["test/student_1/seconds_per_chunk"] > 0
@@ -237,3 +247,82 @@ def test_the_command_runs_on_folders_of_weights(data: Path, tmp_path: Path, monk
         evaluate(data=data, **folders)
     with pytest.raises(UserError, match="no trained transformer"):
         evaluate(data=data, **folders, student=tmp_path / "vae")
+
+
+def test_an_ablation_tells_an_oracle_from_a_still_picture_in_tables_by_group(data: Path) -> None:
+    torch.manual_seed(0)
+    judges = Judges(FlowJudge(), EfficientNetLite0().eval(), frame_stride=16, flow_stride=8)
+    still, half = Still("still, from a clip"), Oracle("half, from a clip")
+    variants = [
+        Variant("oracle", Oracle("oracle, from a clip"), Oracle("oracle, from one frame")),
+        Variant("half", half, Still("half, from one frame")),  # knows what to do with a clip alone
+        Variant("still_one", still, still),
+    ]
+    groups = {"camera": {"all knowing": "oracle", "still": "still_one"}, "history": {"both": "oracle", "clip": "half"}}
+    found = compare_variants(data, variants, groups, None, judges, num_chunks=4, num_starts=2, batch_size=24, seed=0)
+    json.dumps(found)
+    m = found["metrics"]
+    assert m["test/oracle/accuracy_feature"] == m["test/half/accuracy_feature"] == 1
+    assert m["test/half_one_frame/accuracy_feature"] == pytest.approx(1 / 12)
+    assert m["test/half_one_frame/frechet"] > 1 > m["test/half/frechet"]
+    assert m["test/still_one/dynamics"] < 0.05 < m["test/oracle_one_frame/dynamics"]
+    assert m["test/half/psnr_1_33"] > m["test/copy_history/psnr_1_33"] == m["test/half_one_frame/psnr_1_33"]
+    from_clip, from_frame = found["tables"][:2]
+    assert [row[:2] for row in from_clip["rows"]][:4] == [
+        ["camera", "all knowing"], ["camera", "still"], ["history", "both"], ["history", "clip"],
+    ]  # fmt: skip
+    assert [row[1] for row in from_clip["rows"]][4:] == ["real answers", "copy the last history frame"]
+    assert from_frame["rows"][3][2] == m["test/half_one_frame/frechet"]
+    for table in found["tables"]:
+        assert all(len(row) == len(table["columns"]) for row in table["rows"])
+    clip, frame = next(s for s in found["statements"] if s.startswith("history: clip against both")).split("; ")
+    assert "recognised actions +0.0 ± 0.0 points" in clip and "recognised actions -91.7 ± 0.0 points" in frame
+
+
+def test_a_group_that_names_no_model_is_refused_and_none_means_all() -> None:
+    with pytest.raises(UserError, match="'camera' has 'token: tokn'"):
+        check_groups({"camera": {"token": "tokn"}}, ["add", "token"])
+    assert check_groups({}, ["a", "b"]) == {"all": {"a": "a", "b": "b"}}
+
+
+def test_compare_runs_as_a_stage_of_an_experiment_file(data: Path, tmp_path: Path) -> None:
+    """Mappings of names reach the command from YAML, and models of all three ways of the camera are asked."""
+    models = {way: str(save_transformer(tmp_path / way, camera_injection=way)) for way in ("add", "token_concat")}
+    judges = {name: str(folder) for name, folder in save_judges(tmp_path).items()}
+    few = {"num_chunks": 1, "num_starts": 1, "num_steps": 1, "batch_size": 12, "feature_distance": False}
+    groups = {"camera": {"token addition": "add", "token concatenation": "token_concat"}}
+    given = {"data": str(data), **judges, "models": models, "groups": groups, "out": str(tmp_path / "out"), **few}
+    call_command("gamecraft compare", given)
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    keys = [f"test/{way}{shown}" for way in models for shown in ("", "_one_frame")]
+    assert all(math.isfinite(found["metrics"][f"{k}/{n}"]) for k in keys for n in ("psnr_1_8", "accuracy_motion"))
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare(data=data, **{k: Path(v) for k, v in judges.items()}, models={}, out=tmp_path)
+
+
+def test_a_model_asked_from_one_frame_sees_no_older_history(data: Path, tmp_path: Path) -> None:
+    trained = Trained.load(save_transformer(tmp_path / "net"), torch.device("cpu"))
+    vae = load_vae(save_judges(tmp_path)["vae"], torch.device("cpu"))
+    request = draw_chunks(data / "test", 1, 0).request
+    from_frame, from_clip = (trained.model("net", vae, 1, one_frame=alone) for alone in (True, False))
+    assert torch.equal(from_frame(request), from_clip(request.from_one_frame()))
+    cameras = [(request.intrinsics_BT33, request.c2w_BT44)]
+    rolled, expected = (
+        next(m.roll_out(r, cameras)) for m, r in ((from_frame, request), (from_clip, request.from_one_frame()))
+    )
+    assert torch.equal(rolled, expected)
+
+
+def test_the_ablation_takes_recording_autoencoder_and_judge_from_the_gpu_run_whatever_its_seed() -> None:
+    gpu, zero = resolve("gamecraft/gpu"), resolve("gamecraft/ablation")
+    one = resolve("gamecraft/ablation", [(("seed_everything",), Leaf(1, "--seeds"))])
+    leading = ["record", "vae", "encode", "idm"]
+    for other in (gpu, one):
+        assert [s.name for s in other.stages][:4] == leading
+        assert [s.digest(other.seed) for s in other.stages[:4]] == [s.digest(0) for s in zero.stages[:4]]
+    trainings = slice(4, 11)
+    assert not {s.digest(1) for s in one.stages[trainings]} & {s.digest(0) for s in zero.stages[trainings]}
+    assert len({s.digest(0) for s in zero.stages[trainings]}) == 7
+    compared = zero.stages[-1].settings.to_dict()
+    assert list(compared["models"]) == [s.name for s in zero.stages[trainings]]
+    assert check_groups(compared["groups"], list(compared["models"])) == compared["groups"]

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 
+from fulgurite.launch.config.experiment import resolve
+from fulgurite.lightning_modules.gamecraft.sharded import ShardedGameCraftModule
 from fulgurite.lightning_modules.gamecraft.transformer import GameCraftTransformer
 
 LIST = Path(__file__).with_name("published_size.txt")
@@ -35,6 +37,20 @@ def test_built_on_meta_it_has_the_listed_names_and_shapes() -> None:
         model = GameCraftTransformer.of_size("published")
     assert shapes_of(model) == listed()
     assert sum(p.numel() for p in model.parameters()) == 12_821_515_697
+
+
+def test_the_paper_s_experiment_builds_the_listed_network_and_its_average_without_memory() -> None:
+    for stage in resolve("gamecraft/paper").stages:
+        given = stage.settings.get("model", "init_args")
+        kept = {name: given[name] for name in given if name in ("init_from", "transformer", "warmup_steps")}
+        module = ShardedGameCraftModule(**kept)
+        assert shapes_of(module.network) == shapes_of(module.ema.average) == listed()
+        assert all(p.is_meta for p in (*module.network.parameters(), *module.ema.parameters()))
+        assert module.network.gradient_checkpointing
+        trainer = stage.settings.get("trainer")
+        ranks = trainer["devices"] * trainer["num_nodes"]
+        assert trainer["strategy"]["init_args"]["data_parallel_size"] == ranks
+        assert ranks * trainer["accumulate_grad_batches"] * stage.settings.get("data", "init_args", "batch_size") == 48
 
 
 def test_what_the_base_publishes_is_the_same_but_for_17_more_input_channels() -> None:

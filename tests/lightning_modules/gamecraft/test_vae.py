@@ -10,7 +10,14 @@ from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fulgurite.lightning_modules.gamecraft.vae import CLIP_FRAMES, GameplayVAE, to_uint8
+from fulgurite.lightning_modules.gamecraft.vae import (
+    CLIP_FRAMES,
+    SIZES,
+    GameplayVAE,
+    patches,
+    pictures,
+    to_uint8,
+)
 
 TINY = {
     "block_out_channels": (8, 8, 16, 16),
@@ -101,8 +108,48 @@ def test_half_precision_decodes_the_same_picture(vae: GameplayVAE) -> None:
 
 def test_decoding_a_chunk_costs_at_most_40_gflop() -> None:
     with torch.device("meta"):
-        vae = GameplayVAE()
+        vae = GameplayVAE(**SIZES["student"])
         latents = torch.empty(1, 16, 9, 8, 14)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         assert vae.decode(latents).sample.shape == (1, 3, 33, 64, 112)
     assert counter.get_total_flops() <= 40e9
+
+
+@torch.no_grad()
+def test_patches_come_back_as_they_were_and_the_sizes_stay(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 5, 8, 12)
+    assert torch.equal(pictures(patches(x, 2), 2), x)
+    assert torch.equal(patches(x, 2)[:, :4, 0, 1, 2], x[:, 0, 0, 2:4, 4:6].flatten(1))
+    widths = {"block_out_channels": (8, 8, 16), "decoder_block_out_channels": (8, 8, 8)}
+    vae = GameplayVAE(**widths, patch_size=2, spatial_padding="zeros").eval()
+    frames = clip()
+    z = vae.encode_clips(frames)
+    assert z.shape == (len(frames), 16, 9, frames.shape[-2] // 8, frames.shape[-1] // 8)
+    assert z.shape == vae.latent_shape(frames.transpose(1, 2))
+    assert vae.decode_clips(z).shape == frames.shape
+    vae.save_pretrained(tmp_path)
+    assert torch.equal(GameplayVAE.from_pretrained(tmp_path).eval().encode_clips(frames), z)
+
+
+def test_mixed_precision_keeps_activations_short(vae: GameplayVAE) -> None:
+    norm = vae.encoder.conv_norm_out
+    x = torch.randn(1, norm.num_channels, 2, 3, 4)
+    torch.testing.assert_close(norm(x), torch.nn.GroupNorm.forward(norm, x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_zeros_instead_of_copies_around_the_picture() -> None:
+    widths = {"block_out_channels": (8, 8, 8), "decoder_block_out_channels": (8, 8, 8), "patch_size": 2}
+    torch.manual_seed(0)
+    copies, zeros = GameplayVAE(**widths), GameplayVAE(**widths, spatial_padding="zeros")
+    zeros.load_state_dict(copies.state_dict())
+    x = torch.randn(1, 12, 5, 8, 8)
+    a, b = copies.encoder.conv_in(x), zeros.encoder.conv_in(x)
+    torch.testing.assert_close(a[..., 1:-1, 1:-1], b[..., 1:-1, 1:-1])
+    wanted = torch.nn.functional.conv3d(
+        torch.nn.functional.pad(torch.cat([x[:, :, :1]] * 2 + [x], 2), (1, 1, 1, 1)),
+        *copies.encoder.conv_in.conv.parameters(),
+    )
+    torch.testing.assert_close(b, wanted)
