@@ -15,10 +15,13 @@ import jsonargparse
 
 from ..registry import COMMANDS, UserError, did_you_mean
 from .config.key_check import INJECTED
+from .config.refusals import shorten
 
 
 class _Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if 'Parser key "' in message:
+            raise UserError(f"{shorten(message, None)}\n{self.prog} --help   shows the options")
         known = [o.lstrip("-") for action in self._actions for o in action.option_strings if o.startswith("--")]
         words = [w.lstrip("-").partition("=")[0] for w in message.split() if w.startswith("--")]
         hint = did_you_mean(words[0], known, show="--{}".format) if "nrecognized" in message and words else ""

@@ -23,6 +23,8 @@ _NOISE = re.compile(
     r"Expected a <class 'NoneType'>|Problem with given class_path|Not a valid subclass of \w+$"
 )
 
+_FORMS = {"list": "[a, b]", "dict": "{a: b, c: d}"}
+
 
 class RefusedConfig(Exception):
     """jsonargparse's own message; parsers nest, so only the outermost is made short."""
@@ -150,7 +152,8 @@ def _cause(message: str) -> list[str]:
         ]
     wanted = [t.rpartition(".")[2] for t in re.findall(r"Expected an? <class '([\w.]+)'>", message) if t != "NoneType"]
     if wanted:
-        return [f"is {' or '.join(dict.fromkeys(wanted))}{got}"]
+        forms = [f"Write it as '{_FORMS[w]}'." for w in dict.fromkeys(wanted) if w in _FORMS]
+        return [f"is {' or '.join(dict.fromkeys(wanted))}{got}", *forms]
     part = re.search(r"Not a valid subclass of (\w+)", message)
     if part:
         return [f"is a {part.group(1)}{got}", "Write {class_path: NAME, init_args: …}."]
