@@ -74,18 +74,19 @@ def encode(
 
 
 def load_vae(folder: Path) -> GameplayVAE:
-    """A trained autoencoder on the GPU, if there is one.
+    """A trained autoencoder on the GPU, if there is one, in the number format that the machine is quick in.
 
     Raises:
         UserError: if the folder holds none.
     """
+    from .pipeline import fast_dtype
     from .vae import GameplayVAE
 
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no autoencoder here (a folder with config.json and diffusion_pytorch_model.*)")
     network: GameplayVAE = GameplayVAE.from_pretrained(folder)
     network.requires_grad_(False).eval()
-    torch.nn.Module.to(network, "cuda" if torch.cuda.is_available() else "cpu")
+    torch.nn.Module.to(network, "cuda" if torch.cuda.is_available() else "cpu", fast_dtype())
     return network
 
 
@@ -128,8 +129,7 @@ def encode_episodes(
     while batch := list(islice(waiting, batch_size)):
         frames_BFCHW = torch.stack(batch).to(device).movedim(-1, 2)
         frames_BFCHW = frames_BFCHW.flip(1) if reverse else frames_BFCHW
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            for part, frames in zip(parts, (frames_BFCHW, frames_BFCHW[:, -1:]), strict=True):
-                part.append(network.encode_clips(frames).half().cpu())
+        for part, frames in zip(parts, (frames_BFCHW, frames_BFCHW[:, -1:]), strict=True):
+            part.append(network.encode_clips(frames).half().cpu())
     whole, lasts = (torch.cat(part).unflatten(0, (-1, num_clips)) for part in parts)
     return whole, lasts

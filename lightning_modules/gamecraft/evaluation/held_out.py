@@ -98,6 +98,8 @@ def draw_chunks(folder: Path, count: int, seed: int) -> RealChunks:
     for _, index, clip in sorted(pairs):
         if len(found) == count:
             break
+        if not manifest.usable[index]:  # its shard was found broken since
+            continue
         try:
             frames = manifest.read_clips(index, clip - 1, 2)
             camera, about = manifest.read_camera(index), manifest.read_about(index)
@@ -155,6 +157,8 @@ class CounterfactualSet:
     def __iter__(self) -> Iterator[Start]:
         """The starts; one in a broken shard is left out, with a warning."""
         for name, indices in self._rows:
+            if not self.manifest.usable[indices].all():
+                continue
             try:
                 episodes = [self.manifest.read(i) for i in indices]
             except BrokenShard as error:

@@ -17,7 +17,7 @@ from fulgurite.datamodules.gamecraft.module import GameplayClipDataModule
 from fulgurite.datamodules.gamecraft.shards import ShardWriter
 from fulgurite.lightning_modules.gamecraft import encode as encode_module
 from fulgurite.lightning_modules.gamecraft.conditions import encode_batch, encode_history
-from fulgurite.lightning_modules.gamecraft.encode import encode
+from fulgurite.lightning_modules.gamecraft.encode import encode, load_vae
 from fulgurite.lightning_modules.gamecraft.vae import GameplayVAE
 from fulgurite.registry import UserError
 
@@ -50,7 +50,7 @@ def test_latents_are_those_of_each_clip_alone_and_of_each_last_frame_alone(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     encode(*folders, tmp_path / "out", batch_size=2, backwards=True)
-    store, vae = LatentStore(tmp_path / "out"), GameplayVAE.from_pretrained(folders[0])
+    store, vae = LatentStore(tmp_path / "out"), load_vae(folders[0])
     assert store.splits == ["train", backwards("train"), "val"]
     held, reverse = store.read("train"), store.read(backwards("train"))
     assert held.num_clips == {"e0": 3, "e1": 3, "e2": 4}
@@ -58,8 +58,9 @@ def test_latents_are_those_of_each_clip_alone_and_of_each_last_frame_alone(
     row = held.first_row["e1"] + 1
     with torch.no_grad():
         for split, order in ((held, frames), (reverse, frames.flip(1))):
-            torch.testing.assert_close(split.clips[row].float(), vae.encode_clips(order)[0], atol=5e-3, rtol=5e-3)
-            last = vae.encode_clips(order[:, -1:])[0]
+            clip = vae.encode_clips(order)[0].float()
+            torch.testing.assert_close(split.clips[row].float(), clip, atol=5e-3, rtol=5e-3)
+            last = vae.encode_clips(order[:, -1:])[0].float()
             torch.testing.assert_close(split.lasts[row].float(), last, atol=5e-3, rtol=5e-3)
         assert (held.clips[row, :, -1:].float() - last).abs().max() > 0.02  # a clip's last latent is no single frame
 
@@ -92,7 +93,7 @@ def test_a_killed_run_goes_on_and_another_autoencoder_is_refused(
 
 def test_training_on_latents_and_on_frames_sees_the_same_batch(folders: tuple[Path, Path], tmp_path: Path) -> None:
     encode(*folders, tmp_path / "out")
-    vae = GameplayVAE.from_pretrained(folders[0])
+    vae = load_vae(folders[0])
     settings = {"batch_size": 2, "synthetic_ratio": 0.0, "val_batches": 0, "seed": 1}
     for history in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
         batches = []
@@ -102,7 +103,7 @@ def test_training_on_latents_and_on_frames_sees_the_same_batch(folders: tuple[Pa
             batches.append(next(iter(data.train_dataloader())))
         assert batches[0]["keys"] == batches[1]["keys"]
         for a, b in zip(*(encode_batch(batch, vae) for batch in batches), strict=True):
-            torch.testing.assert_close(a, b, atol=5e-3, rtol=5e-3)
+            torch.testing.assert_close(a.float(), b.float(), atol=5e-3, rtol=5e-3)
 
 
 def test_two_history_clips_are_encoded_apart() -> None:
