@@ -41,9 +41,12 @@ def export(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     guidance_w: float | None = None,
+    eight_bits: bool = False,
     title: str = "gamecraft-doom",
 ) -> None:
-    """Write a folder that `gamecraft play` and `GameCraftPipeline.from_pretrained` open: bfloat16, files up to 15 MB.
+    """Write a folder that `gamecraft play` and `GameCraftPipeline.from_pretrained` open, in files up to 15 MB.
+
+    Weights are bfloat16; with `eight_bits` the transformer's matrices are int8 with a scale a row, expanded on opening.
 
     The numbers in its card are copied from the files in `results`, and from nowhere else.
 
@@ -58,11 +61,13 @@ def export(
         num_inference_steps: steps a chunk; default: the training's.
         guidance_scale: guidance of a teacher; default: the training's.
         guidance_w: guidance weight of a student; default: the training's.
+        eight_bits: half the transformer's bytes; other programs than this one can't open it then.
         title: name in the card.
     """
     import torch
 
     from .captions_encoder import CaptionEncoder
+    from .eight_bits import save_eight_bits
     from .pipeline import BANK, GameCraftPipeline
     from .transformer import GameCraftTransformer
     from .vae import GameplayVAE
@@ -89,6 +94,9 @@ def export(
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary, max_shard_size=SHARD)
+    if eight_bits:
+        shutil.rmtree(temporary / "transformer")
+        save_eight_bits(GameCraftTransformer.from_pretrained(transformer), temporary / "transformer")
     too_large = [p.name for p in temporary.rglob("*") if p.is_file() and p.stat().st_size > LARGEST_BYTES]
     if too_large:
         raise UserError(f"{out}: files above {LARGEST_BYTES // 10**6} MB: {', '.join(too_large)}")

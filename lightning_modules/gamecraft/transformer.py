@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .attention import set_attention
 from .camera_encoder import CameraEncoder
+from .eight_bits import EightBitWeights
 
 Injection = Literal["add", "token_concat", "channel_concat"]
 
@@ -47,7 +48,7 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class GameCraftTransformer(HunyuanVideoTransformer3DModel):
+class GameCraftTransformer(EightBitWeights, HunyuanVideoTransformer3DModel):  # type: ignore[misc]
     """HunyuanVideo's MM-DiT over 33 channels: 16 noisy, 16 condition (the history, clean) and 1 mask (1 = history).
 
     The camera enters once, before the first block (`camera_injection`):

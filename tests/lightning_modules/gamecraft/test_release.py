@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fulgurite.lightning_modules.gamecraft.captions_encoder import CaptionEncoder
+from fulgurite.lightning_modules.gamecraft.eight_bits import FILE, save_eight_bits
 from fulgurite.lightning_modules.gamecraft.pipeline import BANK, GameCraftPipeline
 from fulgurite.lightning_modules.gamecraft.release import LARGEST_BYTES, SAMPLING, export
 from fulgurite.lightning_modules.gamecraft.transformer import GameCraftTransformer
@@ -63,3 +64,34 @@ def test_nothing_foreign_is_replaced_and_missing_parts_are_told(trained: Path) -
     with pytest.raises(UserError, match="can't be read"):
         export(trained / "vae", trained / "fit" / "transformer", trained / "out")
     assert (foreign / "thesis.txt").read_text() == "years of work"
+
+
+def test_eight_bits_are_half_the_bytes_and_play_alike(trained: Path) -> None:
+    folders = trained / "bfloat16", trained / "int8"
+    for folder, eight in zip(folders, (False, True), strict=True):
+        export(trained / "vae", trained / "fit" / "transformer", folder, height=32, width=32, eight_bits=eight)
+    sizes = [sum(p.stat().st_size for p in (f / "transformer").glob("*.safetensors")) for f in folders]
+    assert sizes[1] < 0.65 * sizes[0]
+    given = GameCraftTransformer.from_pretrained(trained / "fit" / "transformer")
+    opened = GameCraftTransformer.from_pretrained(folders[1], subfolder="transformer")
+    for (name, a), b in zip(given.state_dict().items(), opened.state_dict().values(), strict=True):
+        assert b.dtype == torch.float32
+        noise = (a - b).square().mean() / a.square().mean().clamp_min(1e-12)
+        assert noise < 1e-4, name
+    pipes = [GameCraftPipeline.from_pretrained(f) for f in folders]
+    assert pipes[0].transformer.dtype == pipes[1].transformer.dtype and not pipes[1].transformer.training
+    start, films = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8), []
+    for pipe in pipes:
+        pipe.set_progress_bar_config(disable=True)
+        films.append(pipe(start, "w:33", generator=torch.Generator().manual_seed(0)).float())
+    assert (films[0] - films[1]).abs().mean() < 2.0  # of 255
+    again = GameCraftPipeline.from_pretrained(folders[1])
+    again.set_progress_bar_config(disable=True)
+    assert torch.equal(again(start, "w:33", generator=torch.Generator().manual_seed(0)).float(), films[1])
+
+
+def test_a_damaged_eight_bit_file_is_told(trained: Path) -> None:
+    save_eight_bits(GameCraftTransformer.of_size("tiny"), trained / "eight")
+    (trained / "eight" / FILE).write_bytes(b"no weights")
+    with pytest.raises(OSError, match="can't be read"):
+        GameCraftTransformer.from_pretrained(trained / "eight")

@@ -1,0 +1,85 @@
+"""Matrices in eight bits with a scale for each row: half of bfloat16's bytes in a released folder.
+
+Axis legend: R rows (outputs), C columns (inputs).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FILE = "weights.int8.safetensors"
+SCHEMA_VERSION = 1
+_SCALE = ".scale"
+_LARGEST = 127
+
+
+class EightBitWeights:
+    """Mixin for a diffusers model: `from_pretrained` opens a folder that `save_eight_bits` wrote, too."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """The model, its matrices expanded to the number format asked for (`dtype`; default float32).
+
+        Args:
+            pretrained_model_name_or_path: a folder, or what the base takes.
+            kwargs: the base's.
+
+        Raises:
+            OSError: if a folder's eight-bit weights can't be read, or are of another version.
+        """
+        folder = Path(pretrained_model_name_or_path) / (kwargs.get("subfolder") or "")
+        if not (folder / FILE).is_file():
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
+        model = cls.from_config(cls.load_config(folder))  # type: ignore[attr-defined]
+        model.load_state_dict(read(folder / FILE))
+        wanted = kwargs.get("dtype") or kwargs.get("torch_dtype") or torch.float32
+        model.register_to_config(_name_or_path=str(folder))
+        return torch.nn.Module.to(model, wanted).eval()
+
+
+def save_eight_bits(model: Any, folder: Path) -> None:
+    """Write a model's settings and weights: matrices [R, C] as int8 with float32 scales [R], the rest as bfloat16."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_config(folder)
+    tensors: dict[str, Tensor] = {}
+    for name, weight in model.state_dict().items():
+        if weight.ndim == 2 and weight.is_floating_point():
+            tensors[name], tensors[name + _SCALE] = quantise(weight)
+        else:
+            tensors[name] = weight.to(torch.bfloat16 if weight.is_floating_point() else weight.dtype).contiguous()
+    save_file(tensors, folder / FILE, {"schema_version": str(SCHEMA_VERSION)})
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The weights of such a file, matrices expanded to float32.
+
+    Raises:
+        OSError: if it can't be read, or is of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            if (file.metadata() or {}).get("schema_version") != str(SCHEMA_VERSION):
+                raise OSError(f"{path}: eight-bit weights of another version than {SCHEMA_VERSION}")
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise OSError(f"{path}: eight-bit weights that can't be read: {error}") from None
+    return {
+        name: held[name].float() * held[name + _SCALE][:, None] if name + _SCALE in held else held[name]
+        for name in held
+        if not name.endswith(_SCALE) or name.removesuffix(_SCALE) not in held
+    }
+
+
+def quantise(weight_RC: Tensor) -> tuple[Tensor, Tensor]:
+    """Int8 [R, C], and the float32 scale [R] that turns it back: a row's largest value is 127 steps."""
+    weight_RC = weight_RC.float()
+    scale_R = weight_RC.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _LARGEST
+    return (weight_RC / scale_R[:, None]).round().clamp(-_LARGEST, _LARGEST).to(torch.int8), scale_R
