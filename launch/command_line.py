@@ -7,6 +7,7 @@ below launch/ never import it.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -33,15 +34,26 @@ class _Parser(jsonargparse.ArgumentParser):
 def run_command(name: str, arguments: list[str]) -> int:
     """Parse `arguments` for a registered command and call it; returns its exit status (None counts as 0).
 
+    Arguments without a default may stand first, without their names.
+
     Raises:
         UserError: for an unknown option, a value that does not fit its type hint, or an artifact that can't be had.
     """
     function = COMMANDS[name]
     parser = _Parser(prog=f"fulgurite {name}", description=(inspect.getdoc(function) or "").partition("\n\n")[0])
     parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
-    values = parser.instantiate(parser.parse_args(arguments))
+    values = parser.instantiate(parser.parse_args(_named(function, arguments)))
     outcome = function(**_injected(function), **_downloaded(values.as_dict()))
     return int(outcome or 0)
+
+
+def _named(function: Callable[..., Any], arguments: list[str]) -> list[str]:
+    """Words before the first option stand for the parameters without a default, in their order: `ingest film.mp4`."""
+    needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    words = itertools.takewhile(lambda word: not word.startswith("-"), arguments)
+    named = [part for name, word in zip((n for n in needed if n not in INJECTED), words, strict=False)
+             for part in (f"--{name}", word)]  # fmt: skip
+    return [*named, *arguments[len(named) // 2 :]]
 
 
 def _downloaded(values: dict[str, Any]) -> dict[str, Any]:

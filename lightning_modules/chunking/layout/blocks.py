@@ -1,0 +1,166 @@
+"""What a page shows, without a decision about what it means: paragraphs and tables, in reading order.
+
+A trained chunker takes the same blocks, and decides in the place of decide.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ....datamodules.chunking.lines import is_bullet, is_contents_line, step_number
+from ....datamodules.chunking.pages import Page
+from ....datamodules.chunking.words import UPRIGHT_DEGREES, Word, words_of
+from .aligned import aligned_tables
+from .open_tables import open_tables
+from .tables import Table, ruled_tables
+from .text_lines import Piece, Region, TextLine, in_reading_order, join_lines, lines_of, pieces_of
+from .turned import Frame
+
+BLOCK_GAP = 0.55  # of the type size, between the em boxes of two lines: a wider gap begins a block
+SIZE_STEP = 0.08
+INDENT = (0.7, 4.0)  # of the type size: how far a paragraph's first line is set in
+TERMINAL = tuple(".!?:;。！？")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A paragraph, heading, list item or table: what the page sets apart.
+
+    Attributes:
+        page: page number, from 1.
+        region: where it stands.
+        text: its lines joined; of a table, nothing.
+        size: type size in points of most of it; 0 of a table.
+        bold: whether all of it is bold.
+        lines: its lines; none of a table.
+        table: the table, if it is one.
+        column: (left, right) of the column it stands in.
+        upright: where it stands in the frame in which its text is upright; `region` where the page is not turned.
+        height: of that frame, in points.
+        outermost: whether nothing stands above it on its page, or nothing below it.
+    """
+
+    page: int
+    region: Region
+    text: str
+    size: float
+    bold: bool
+    lines: tuple[TextLine, ...]
+    table: Table | None
+    column: tuple[float, float]
+    upright: Region
+    height: float
+    outermost: bool = False
+
+
+def page_blocks(page: Page) -> list[Block]:
+    """The blocks of a page's text layer, in reading order; none where there is no text layer."""
+    found = words_of(page)
+    frame = Frame.of(found, page.width, page.height)
+    words = frame.upright(found)
+    strokes = frame.strokes(page.strokes) if words else []
+    tables = ruled_tables(strokes, words)
+    tables += open_tables(strokes, words, tables)
+    loose = [w for w in words if not any(t.region.holds(*w.middle) for t in tables)]
+    marks = [Piece(t.region.x0, t.region.y0, t.region.x1, t.region.y1, (), k) for k, t in enumerate(tables)]
+    blocks: list[Block] = []
+    for stretch in in_reading_order([*pieces_of(loose), *marks]):
+        blocks += _stretch_blocks(page.number, stretch, tables)
+    top = min((b.upright.y0 for b in blocks), default=0.0)
+    bottom = max((b.upright.y1 for b in blocks), default=0.0)
+    ends = [b.upright.y0 <= top or b.upright.y1 >= bottom for b in blocks]
+    return [dataclasses.replace(_shown(b, frame), outermost=end) for b, end in zip(blocks, ends, strict=True)]
+
+
+def _shown(block: Block, frame: Frame) -> Block:
+    height = frame.width if frame.turn in (90, -90) else frame.height
+    if not frame.turn:
+        return dataclasses.replace(block, height=height)
+    table = block.table
+    if table is not None:
+        rows = tuple(dataclasses.replace(row, region=frame.shown(row.region)) for row in table.rows)
+        table = dataclasses.replace(table, region=frame.shown(table.region), rows=rows)
+    return dataclasses.replace(block, region=frame.shown(block.region), table=table, height=height)
+
+
+def turned_words(page: Page) -> list[Word]:
+    """Words that read in another direction than the page's text, such as a margin's stamp; blocks leave them out."""
+    found = words_of(page)
+    frame = Frame.of(found, page.width, page.height)
+    return [w for w in found if abs((w.angle - frame.turn + 180) % 360 - 180) > UPRIGHT_DEGREES]
+
+
+def _stretch_blocks(page: int, stretch: Sequence[Piece], tables: Sequence[Table]) -> list[Block]:
+    column = (min(p.x0 for p in stretch), max(p.x1 for p in stretch))
+    blocks: list[Block] = []
+    held: list[Piece] = []
+    for piece in [*sorted(stretch, key=lambda p: p.y0), None]:
+        if piece is not None and piece.index < 0:
+            held.append(piece)
+            continue
+        if held:
+            blocks += _text_blocks(page, lines_of(held), column)
+            held = []
+        if piece is not None:
+            table = tables[piece.index]
+            blocks.append(_table_block(page, table, column))
+    return blocks
+
+
+def _text_blocks(page: int, lines: list[TextLine], column: tuple[float, float]) -> list[Block]:
+    blocks: list[Block] = []
+    at = 0
+    for start, end, table in aligned_tables(lines):
+        blocks += _paragraphs(page, lines[at:start], column)
+        blocks.append(_table_block(page, table, column))
+        at = end
+    return [*blocks, *_paragraphs(page, lines[at:], column)]
+
+
+def _paragraphs(page: int, lines: Sequence[TextLine], column: tuple[float, float]) -> list[Block]:
+    gaps = [b.y0 - a.y1 for a, b in itertools.pairwise(lines) if abs(a.size - b.size) < 1]
+    usual = statistics.median_low(gaps) if gaps else 0.0
+    runs: list[list[TextLine]] = []
+    for line in lines:
+        if runs and not _begins(runs[-1], line, column, usual):
+            runs[-1].append(line)
+        else:
+            runs.append([line])
+    return [_block(page, run, column) for run in runs]
+
+
+def _begins(run: list[TextLine], line: TextLine, column: tuple[float, float], usual: float) -> bool:
+    """Whether a line begins a new block after the lines of `run`."""
+    last, first = run[-1], run[0]
+    size = line.size
+    if abs(size - last.size) > SIZE_STEP * max(size, last.size) or line.bold != last.bold:
+        return not (len(line.words) < 2 and line.x0 > last.x1 and line.y0 < last.y1)
+    gap = line.y0 - last.y1
+    if gap > max(BLOCK_GAP * size, min(usual, size) + 0.25 * size) or gap < -2 * size:
+        return True
+    if step_number(line.text) is not None or is_bullet(line.text) or is_contents_line(last.text):
+        return True
+    width = column[1] - column[0]
+    ended = last.text.endswith(TERMINAL)
+    if ended and last.x1 < column[1] - 0.2 * width:
+        return True
+    is_item = step_number(first.text) is not None or is_bullet(first.text)
+    set_in = line.x0 - last.x0
+    if is_item:
+        return ended and line.x0 < first.x0 - 0.3 * size
+    return ended and INDENT[0] * size < set_in < INDENT[1] * size
+
+
+def _block(page: int, lines: Sequence[TextLine], column: tuple[float, float]) -> Block:
+    text = join_lines(line.text for line in lines)
+    size = statistics.median(line.size for line in lines)
+    box = Region.around(lines)
+    return Block(page, box, text, size, all(x.bold for x in lines), tuple(lines), None, column, box, 0.0)
+
+
+def _table_block(page: int, table: Table, column: tuple[float, float]) -> Block:
+    return Block(page, table.region, "", 0.0, False, (), table, column, table.region, 0.0)

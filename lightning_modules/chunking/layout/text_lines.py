@@ -1,0 +1,239 @@
+"""Lines of text from words: fragments that a column's gutter or a table's gap parts, and their reading order."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ....datamodules.chunking.words import SOFT_HYPHEN, Word
+
+PIECE_GAP = 1.15  # of the type size: a wider gap ends a fragment
+MIN_COLUMN_ITEMS = 4
+MAX_CROSSING = 0.35  # share of items that may cross a gutter, such as titles and wide figures
+MIN_FILL = 0.45  # of a column's width: median width of its fragments; less is a table's column
+COARSE_POINTS = 2.0
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box in points from the page's top left."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    @classmethod
+    def around(cls, parts: Iterable[Region | Word | Piece | TextLine]) -> Region:
+        """The smallest box around parts, of which there is at least one."""
+        held = list(parts)
+        low_x, low_y = min(p.x0 for p in held), min(p.y0 for p in held)
+        return cls(low_x, low_y, max(p.x1 for p in held), max(p.y1 for p in held))
+
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a point lies in it."""
+        return self.x0 <= x <= self.x1 and self.y0 <= y <= self.y1
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Words that stand close together on one line; or, without words, something else that has a place (`index`)."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    words: tuple[Word, ...] = ()
+    index: int = -1
+
+    @property
+    def text(self) -> str:
+        """Its words, parted by spaces."""
+        return " ".join(w.text for w in self.words)
+
+
+@dataclass(frozen=True)
+class TextLine:
+    """A line of one column: pieces from left to right, more than one where wide gaps part them."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    pieces: tuple[Piece, ...]
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """Its words from left to right."""
+        return tuple(w for p in self.pieces for w in p.words)
+
+    @property
+    def text(self) -> str:
+        """Its words, parted by spaces."""
+        return " ".join(p.text for p in self.pieces)
+
+    @property
+    def size(self) -> float:
+        """Type size of most of its characters."""
+        return statistics.median_high([w.size for w in self.words for _ in w.text])
+
+    @property
+    def bold(self) -> bool:
+        """Whether nearly all of it is bold."""
+        letters = [w.bold for w in self.words for _ in w.text]
+        return sum(letters) >= 0.9 * len(letters)
+
+
+def pieces_of(words: Sequence[Word]) -> list[Piece]:
+    """Pieces of a page's words: first as the layer gives them, then joined where it gives a line in parts."""
+    runs: list[list[Word]] = []
+    for word in words:
+        if runs and _adjoins(runs[-1], word):
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    runs.sort(key=lambda run: (run[0].y0, run[0].x0))
+    joined: list[list[Word]] = []
+    for run in runs:
+        near = next((r for r in reversed(joined[-24:]) if _touch(r, run)), None)
+        if near is None:
+            joined.append(run)
+        else:
+            near.extend(run)
+            near.sort(key=lambda w: w.x0)
+    return [_piece(run) for run in joined]
+
+
+def _adjoins(run: list[Word], word: Word) -> bool:
+    last = run[-1]
+    gap = word.x0 - last.x1
+    return _same_line(last, word) and -0.3 * word.size <= gap <= PIECE_GAP * max(min(last.size, word.size), 4.0)
+
+
+def _touch(first: list[Word], second: list[Word]) -> bool:
+    a, b = Region.around(first), Region.around(second)
+    size = max(min(first[0].size, second[0].size), 4.0)
+    gap = max(b.x0 - a.x1, a.x0 - b.x1)
+    return _same_line(a, b) and -0.3 * size <= gap <= PIECE_GAP * size
+
+
+def _same_line(a: Region | Word, b: Region | Word) -> bool:
+    shared = min(a.y1, b.y1) - max(a.y0, b.y0)
+    return shared > 0.5 * min(a.y1 - a.y0, b.y1 - b.y0)
+
+
+def _piece(run: list[Word]) -> Piece:
+    box = Region.around(run)
+    return Piece(box.x0, box.y0, box.x1, box.y1, tuple(run))
+
+
+def in_reading_order(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Pieces in columns: each list is one stretch of one column, in the order in which it is read.
+
+    A gutter is where few pieces cross and both sides are filled with text; what crosses it (titles, wide tables) parts
+    the page into zones, and in each zone the columns are read from left to right.
+    """
+    if not pieces:
+        return []
+    gutter = _gutter(pieces)
+    if gutter is None:
+        return [sorted(pieces, key=lambda p: (p.y0, p.x0))]
+    crossing = sorted((p for p in pieces if p.x0 < gutter < p.x1), key=lambda p: p.y0)
+    rest = [p for p in pieces if not p.x0 < gutter < p.x1]
+    stretches: list[list[Piece]] = []
+    for start, cross in zip([None, *crossing], [*crossing, None], strict=True):
+        low = (start.y0 + start.y1) / 2 if start else float("-inf")
+        high = (cross.y0 + cross.y1) / 2 if cross else float("inf")
+        zone = [p for p in rest if low <= (p.y0 + p.y1) / 2 < high]
+        left, right = [p for p in zone if p.x1 <= gutter], [p for p in zone if p.x0 >= gutter]
+        parts = [*in_reading_order(left), *in_reading_order(right)]
+        stretches += parts
+        if cross:
+            stretches.append([cross])
+    return _runs_joined(stretches)
+
+
+def _runs_joined(stretches: list[list[Piece]]) -> list[list[Piece]]:
+    """Single crossing pieces that follow each other, as the lines of a wide paragraph do, become one stretch."""
+    joined: list[list[Piece]] = []
+    for stretch in stretches:
+        if joined and len(stretch) == 1 and _wide_pair(joined[-1][-1], stretch[0]):
+            joined[-1].append(stretch[0])
+        else:
+            joined.append(list(stretch))
+    return joined
+
+
+def _wide_pair(a: Piece, b: Piece) -> bool:
+    shared = min(a.x1, b.x1) - max(a.x0, b.x0)
+    return b.y0 >= a.y0 and b.y0 - a.y1 < 1.5 * (b.y1 - b.y0) and shared > 0.5 * min(a.x1 - a.x0, b.x1 - b.x0)
+
+
+def _gutter(pieces: Sequence[Piece]) -> float | None:
+    if len(pieces) < 2 * MIN_COLUMN_ITEMS:
+        return None
+    box = Region.around(pieces)
+    width = box.x1 - box.x0
+    best: tuple[float, float] | None = None
+    position = box.x0 + 0.12 * width
+    while position < box.x1 - 0.12 * width:
+        left = [p for p in pieces if p.x1 <= position]
+        right = [p for p in pieces if p.x0 >= position]
+        crossing = len(pieces) - len(left) - len(right)
+        if (
+            len(left) >= MIN_COLUMN_ITEMS
+            and len(right) >= MIN_COLUMN_ITEMS
+            and crossing <= MAX_CROSSING * len(pieces)
+            and _side_by_side(left, right)
+            and _filled(left)
+            and _filled(right)
+        ):
+            clear = min(p.x0 for p in right) - max(p.x1 for p in left)
+            score = crossing - 0.01 * clear
+            if best is None or score < best[0]:
+                best = (score, position)
+        position += COARSE_POINTS
+    return best[1] if best else None
+
+
+def _side_by_side(left: list[Piece], right: list[Piece]) -> bool:
+    a, b = Region.around(left), Region.around(right)
+    shared = min(a.y1, b.y1) - max(a.y0, b.y0)
+    return shared > 0.3 * min(a.y1 - a.y0, b.y1 - b.y0)
+
+
+def _filled(side: list[Piece]) -> bool:
+    box = Region.around(side)
+    widths = [p.x1 - p.x0 for p in side]
+    words = statistics.median(len(p.words) or 8 for p in side)
+    return statistics.median(widths) > MIN_FILL * (box.x1 - box.x0) and words >= 3
+
+
+def lines_of(stretch: Sequence[Piece]) -> list[TextLine]:
+    """Lines of one stretch of a column, from top to bottom."""
+    rows: list[list[Piece]] = []
+    for piece in sorted(stretch, key=lambda p: ((p.y0 + p.y1) / 2, p.x0)):
+        if rows and _same_line(_widest(rows[-1]), Region(piece.x0, piece.y0, piece.x1, piece.y1)):
+            rows[-1].append(piece)
+        else:
+            rows.append([piece])
+    found = []
+    for row in rows:
+        row.sort(key=lambda p: p.x0)
+        box = Region.around(row)
+        found.append(TextLine(box.x0, box.y0, box.x1, box.y1, tuple(row)))
+    return found
+
+
+def _widest(row: list[Piece]) -> Region:
+    piece = max(row, key=lambda p: p.x1 - p.x0)
+    return Region(piece.x0, piece.y0, piece.x1, piece.y1)
+
+
+def join_lines(texts: Iterable[str]) -> str:
+    """Lines of a paragraph as one: a word that a hyphen cuts at a line's end is made whole."""
+    whole = ""
+    for text in texts:
+        whole = whole[:-1] + text if whole.endswith(SOFT_HYPHEN) else f"{whole} {text}".lstrip()
+    return whole.replace(SOFT_HYPHEN, "-") if whole.endswith(SOFT_HYPHEN) else whole.replace(SOFT_HYPHEN, "")
