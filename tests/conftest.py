@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import pytest
 import fulgurite
 
 Finished = subprocess.CompletedProcess[str]
+
+# started in the background of a shell, the suite and all its children would ignore Ctrl-C, which some tests send
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
