@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from .truth import Box
+from ..chunks import Box
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ..chunks import Box
 from .glyphs import CodedPages, Glyph
 from .manuscript import FOOTER, HEADER, PAGE_NUMBER, Draft, Manuscript, Run
-from .truth import Block, Box, Cell, Part, Role
+from .truth import Block, Cell, Part, Role
 
 _HYPHENS = "-\u2010\u00ad\u0002"
 Region = tuple[int, int]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .truth import Block, Box, Cell, Part, TypesetDocument
+from ..chunks import Box
+from .truth import Block, Cell, Part, TypesetDocument
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from ....registry import UserError
 from ...files import atomic_write, write_json
+from ..chunks import Box
 
 SCHEMA_VERSION = 1
 Role = Literal[
@@ -39,17 +40,6 @@ OUTSIDE_CHUNKS: frozenset[Role] = frozenset(
 """Roles whose blocks belong to no chunk: headings and table headers travel with every chunk, the rest is left out."""
 Flag = Literal["True", "False", "Partial"]
 ChunkKind = Literal["text", "table_row", "steps", "list", "faq", "figure"]
-
-
-@dataclass(frozen=True)
-class Box:
-    """A place on a page: page number from 1, corners in PDF points, origin at the page's top left."""
-
-    page: int
-    x0: float
-    y0: float
-    x1: float
-    y1: float
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from fulgurite.datamodules.chunking.chunks import Box
 from fulgurite.datamodules.chunking.typeset.document import typeset_document
 from fulgurite.datamodules.chunking.typeset.statistics import HARD_CASES, Statistics, count
 from fulgurite.datamodules.chunking.typeset.style import Style
-from fulgurite.datamodules.chunking.typeset.truth import OUTSIDE_CHUNKS, ROLES, Box, TypesetDocument
+from fulgurite.datamodules.chunking.typeset.truth import OUTSIDE_CHUNKS, ROLES, TypesetDocument
 from fulgurite.registry import UserError
 
 pytest.importorskip("typst")

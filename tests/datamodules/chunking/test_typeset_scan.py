@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fulgurite.datamodules.chunking.chunks import Box
 from fulgurite.datamodules.chunking.typeset.document import typeset_document
 from fulgurite.datamodules.chunking.typeset.scan import scan_document, scan_look, scanned, turned
-from fulgurite.datamodules.chunking.typeset.truth import Box
 
 pytest.importorskip("typst")
 pdfium = pytest.importorskip("pypdfium2")
