@@ -19,7 +19,7 @@ from torchmetrics import MeanMetric
 from ...registry import MODELS, UserError
 from .averaging import save_whole
 from .graphed import GraphedLoss
-from .training import AveragedTraining, mean_square_error, psnr
+from .training import RECOMPILES, AveragedTraining, mean_square_error, psnr
 from .vae import SIZES, GameplayVAE
 
 KINDS = ("clips", "frames")  # 33-frame inputs and single frames
@@ -48,6 +48,7 @@ class VAEModule(AveragedTraining):
         ema_decay: decay of the weights' moving average.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         graphs: run steps as CUDA graphs (a GPU), which single frames gain most by.
+        compile: compile encoder and decoder and lay activations out with channels last (a GPU; a minute and a half).
         optimizer: anything that makes an optimiser of parameters.
     """
 
@@ -61,12 +62,15 @@ class VAEModule(AveragedTraining):
         ema_decay: float = 0.999,
         warmup_steps: int = 50,
         graphs: bool = False,
+        compile: bool = False,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.0),
     ) -> None:
         network = build_vae(vae, init_from)
         super().__init__(network, ema_decay, warmup_steps, optimizer)
         self.kl_weight, self.square_weight, self.edge_weight = kl_weight, square_weight, edge_weight
         self.graphs = graphs
+        if compile:
+            compile_halves(self.network)
         self._val: Any = torch.nn.ModuleDict({kind: MeanMetric() for kind in KINDS})
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -101,11 +105,10 @@ class VAEModule(AveragedTraining):
                 self.log(f"val/psnr_{kind}", psnr(metric.compute()))
             metric.reset()
 
-    def on_fit_end(self) -> None:
+    def export(self, folder: Path) -> None:
         """Measure the latents' statistics and write the autoencoder."""
-        if self.trainer.is_global_zero:
-            self.ema.average.set_latent_statistics(*self.latent_statistics())
-            save_whole(self.ema.average, Path(self.trainer.default_root_dir) / "vae")
+        self.ema.average.set_latent_statistics(*self.latent_statistics())
+        save_whole(self.ema.average, folder / "vae")
 
     @torch.no_grad()
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
@@ -149,6 +152,14 @@ def build_vae(vae: str | dict[str, Any], init_from: str | None) -> GameplayVAE:
             raise UserError(f"model.vae: no size '{vae}'\nThere are {', '.join(SIZES)}.")
         vae = SIZES[vae]
     return GameplayVAE(**vae)
+
+
+def compile_halves(vae: GameplayVAE) -> None:
+    """Compile encoder and decoder in place, for activations with channels last, as a GPU's convolutions want them."""
+    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, RECOMPILES)
+    vae.memory_format = torch.channels_last_3d
+    vae.encoder.compile(dynamic=False)
+    vae.decoder.compile(dynamic=False)
 
 
 def normalised(frames_BFCHW: Tensor) -> Tensor:

@@ -140,14 +140,12 @@ class ChunkTraining(AveragedTraining):
     def sampling(self) -> dict[str, Any]:
         """How to sample these weights: arguments of `GameCraftPipeline`."""
 
-    def on_fit_end(self) -> None:
-        """Look at generated chunks; write the average's weights, the captions that it knows, and how to sample."""
-        if self.trainer.is_global_zero:
-            self._kept |= self.measured() | self.look()
-            root = Path(self.trainer.default_root_dir)
-            save_whole(self.ema.average, root / "transformer")
-            self.captions.save(root / BANK)
-            write_json(root / SAMPLING, {"schema_version": SCHEMA_VERSION, **self.sampling()})
+    def export(self, folder: Path) -> None:
+        """The average's weights, the captions that it knows and how to sample; only then a look at chunks."""
+        save_whole(self.ema.average, folder / "transformer")
+        self.captions.save(folder / BANK)
+        write_json(folder / SAMPLING, {"schema_version": SCHEMA_VERSION, **self.sampling()})
+        self._kept |= self.measured() | self.look()
 
     @torch.no_grad()
     def look(self) -> dict[str, float]:

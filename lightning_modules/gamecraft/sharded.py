@@ -112,6 +112,7 @@ class ShardedGameCraftModule(GameCraftModule):
     def on_fit_end(self) -> None:
         """Write the average's weights, which all ranks gather, and how to sample."""
         self._kept |= self.measured()
+        self.to(self.trainer.strategy.root_device)  # which Lightning has taken it off by now
         root = Path(self.trainer.default_root_dir)
         save_shards(self.ema.average, root / "transformer")
         if self.trainer.is_global_zero:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +71,16 @@ class AveragedTraining(LightningModule):
         """Whether this step's extra measurements are wanted: they cost time that most steps don't spend."""
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return self.trainer.global_step % every == 0
+
+    def on_fit_end(self) -> None:
+        """Write what the training made; the module is on its device again, which Lightning has taken it off by now."""
+        if self.trainer.is_global_zero:
+            self.to(self.trainer.strategy.root_device)
+            self.export(Path(self.trainer.default_root_dir))
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the average's weights, and what else is measured at the end, into the stage's folder."""
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the report says: a fit that was cut off after its last step has nothing more to measure."""

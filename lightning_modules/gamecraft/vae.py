@@ -96,6 +96,7 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
     """
 
     config: Any  # a dictionary with attributes
+    memory_format = torch.contiguous_format  # of the activations
 
     @register_to_config
     def __init__(
@@ -161,12 +162,14 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
     def _encode(self, x: Tensor) -> Tensor:
         """Moments of pictures [B, C, F, H, W]."""
         p = self.config.patch_size
-        moments: Tensor = super()._encode(x if p == 1 else patches(x, p))
+        x = x if p == 1 else patches(x, p)
+        moments: Tensor = super()._encode(x.contiguous(memory_format=self.memory_format))
         return moments
 
     def _decode(self, z: Tensor, return_dict: bool = True) -> Any:
         """Pictures of latents, by the base's convention."""
-        (frames,), p = super()._decode(z, return_dict=False), self.config.patch_size
+        z, p = z.contiguous(memory_format=self.memory_format), self.config.patch_size
+        (frames,) = super()._decode(z, return_dict=False)
         frames = frames if p == 1 else pictures(frames, p)
         return DecoderOutput(sample=frames) if return_dict else (frames,)
 

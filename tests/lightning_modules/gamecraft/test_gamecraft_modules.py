@@ -111,13 +111,21 @@ class ToyFrames(LightningDataModule):
         return as_loader([{"frames": torch.full((2, 5, 3, 16, 16), 60, dtype=torch.uint8)}])
 
 
-def fit(model: Any, data: LightningDataModule, folder: Path, steps: int, checkpoint: Path | None = None) -> Trainer:
+def fit(
+    model: Any,
+    data: LightningDataModule,
+    folder: Path,
+    steps: int,
+    checkpoint: Path | None = None,
+    **trainer_changes: Any,
+) -> Trainer:
     resume_point = ResumePoint(every_n_steps=3)
     resume_point.folder = folder / "checkpoints"
+    settings: dict[str, Any] = {"accelerator": "cpu", **trainer_changes}
     trainer = Trainer(
-        accelerator="cpu", devices=1, max_steps=steps, logger=False, enable_progress_bar=False, log_every_n_steps=5,
+        devices=1, max_steps=steps, logger=False, enable_progress_bar=False, log_every_n_steps=5,
         enable_model_summary=False, default_root_dir=folder, callbacks=[RandomState(), resume_point],
-        num_sanity_val_steps=0, gradient_clip_val=1.0,
+        num_sanity_val_steps=0, gradient_clip_val=1.0, **settings,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
@@ -215,6 +223,41 @@ def test_generated_chunks_are_looked_at_beside_a_copy(tmp_path: Path) -> None:
     assert {f"psnr_{a}_{b}" for a in ("generated", "copy") for b in ("first", "all")} <= found["metrics"].keys()
     assert "val/loss" in model.measured() and "with another sample's camera" in found["statements"][0]
     assert "2 validation chunks generated" in found["statements"][1]
+
+
+def test_what_is_written_at_the_end_is_made_on_the_trainers_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning has moved the module to the CPU when a fit ends, and weights are written before they are looked at."""
+    model = make_teacher(num_samples=2)
+    went: list[Any] = []
+    monkeypatch.setattr(model, "to", lambda device: went.append(device))
+
+    def fail() -> dict[str, float]:
+        went.append((tmp_path / "transformer" / "config.json").is_file() and (tmp_path / BANK).is_file())
+        raise Killed
+
+    monkeypatch.setattr(model, "look", fail)
+    with pytest.raises(Killed):
+        fit(model, ToyData(2), tmp_path, 2)
+    device = model.trainer.strategy.root_device
+    assert went == [device, device, True]  # for the fit, and again at its end
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_every_training_ends_with_its_weights_and_pictures(tmp_path: Path) -> None:
+    gpu = {"accelerator": "gpu", "precision": "bf16-mixed"}
+    vae = VAEModule(TINY_VAE, warmup_steps=2, graphs=True, compile=True)
+    fit(vae, ToyFrames(), tmp_path / "vae", 6, **gpu)
+    folder = str(tmp_path / "vae" / "vae")
+    GameplayVAE.from_pretrained(folder)
+    looked_at = {"vae": folder, "num_samples": 2, "compile": True}
+    fit(make_teacher(num_steps=2, **looked_at), ToyData(20), tmp_path / "teacher", 6, **gpu)
+    student = GameCraftStudentModule(str(tmp_path / "teacher" / "transformer"), warmup_steps=2, **looked_at)
+    fit(student, ToyData(20), tmp_path / "student", 6, **gpu)
+    assert student.measured()["psnr_generated_all"] > 0
+    assert GameCraftTransformer.from_pretrained(tmp_path / "student" / "transformer").config.guidance_embeds
 
 
 def test_losing_the_conditions_takes_caption_and_camera_together() -> None:
