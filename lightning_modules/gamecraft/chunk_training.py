@@ -166,16 +166,18 @@ class ChunkTraining(AveragedTraining):
                 found[f"psnr_{name}_{span}"] = psnr(mean_square_error(frames[:, :until], wanted[:, :until]))
         return found
 
-    def look_in_words(self) -> list[str]:
-        """A sentence about `look`, if there was one."""
+    def report(self, statements: list[str]) -> dict[str, Any]:
+        """The stage's results: a training's own statements, and what was seen by `look`, if it looked."""
         m = self._kept
-        if "psnr_generated_all" not in m:
-            return []
-        return [
-            f"{self.num_samples} validation chunks generated: PSNR {m['psnr_generated_first']:.2f} dB over the first "
-            f"{FIRST_FRAMES} frames and {m['psnr_generated_all']:.2f} dB over all 33, a copy of the last frame before "
-            f"them {m['psnr_copy_first']:.2f} and {m['psnr_copy_all']:.2f} dB (against the autoencoder's own pictures)."
-        ]
+        metrics = {k: v for k, v in m.items() if k.startswith("psnr_")}
+        if metrics:
+            statements = [
+                *statements,
+                f"{self.num_samples} validation chunks generated: PSNR {m['psnr_generated_first']:.2f} dB over the first "
+                f"{FIRST_FRAMES} frames and {m['psnr_generated_all']:.2f} dB over all 33, a copy of the last frame before "
+                f"them {m['psnr_copy_first']:.2f} and {m['psnr_copy_all']:.2f} dB (against the autoencoder's own pictures).",
+            ]
+        return {"metrics": metrics, "statements": statements}
 
 
 def fixed_noise(like: Tensor, number: int) -> Tensor:

@@ -161,8 +161,7 @@ class GameCraftStudentModule(ChunkTraining):
                 f"{self.num_phases} steps {m['val/loss_teacher_same_steps']:.4f}; w from 0 to {self.sample_w:g} moves "
                 f"them by {m['val/w_matters']:.4f}."
             )
-        metrics = {k: v for k, v in m.items() if k.startswith("psnr_")}
-        return {"metrics": metrics, "statements": lines + self.look_in_words()}
+        return self.report(lines)
 
 
 def distillation_loss(

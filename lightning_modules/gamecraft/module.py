@@ -150,8 +150,7 @@ class GameCraftModule(ChunkTraining):
         if "val/loss" in m:
             worse = m["val/loss_other_camera"] / m["val/loss"] - 1
             lines[0] += f" Loss on held-out maps {m['val/loss']:.4f}; with another sample's camera {worse:+.1%}."
-        metrics = {k: v for k, v in m.items() if k.startswith("psnr_")}
-        return {"metrics": metrics, "statements": lines + self.look_in_words()}
+        return self.report(lines)
 
 
 def flow_loss(
