@@ -173,9 +173,10 @@ class ChunkTraining(AveragedTraining):
         if metrics:
             statements = [
                 *statements,
-                f"{self.num_samples} validation chunks generated: PSNR {m['psnr_generated_first']:.2f} dB over the first "
-                f"{FIRST_FRAMES} frames and {m['psnr_generated_all']:.2f} dB over all 33, a copy of the last frame before "
-                f"them {m['psnr_copy_first']:.2f} and {m['psnr_copy_all']:.2f} dB (against the autoencoder's own pictures).",
+                f"{self.num_samples} validation chunks generated: PSNR {m['psnr_generated_first']:.2f} dB over the "
+                f"first {FIRST_FRAMES} frames and {m['psnr_generated_all']:.2f} dB over all 33, a copy of the last "
+                f"frame before them {m['psnr_copy_first']:.2f} and {m['psnr_copy_all']:.2f} dB (against the "
+                "autoencoder's own pictures).",
             ]
         return {"metrics": metrics, "statements": statements}
 
