@@ -35,6 +35,9 @@ class GraphedLoss:
         return self._graphs[shapes](*inputs)
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+        quiet = getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None)
+        if quiet is not None:  # capturing has a stream of its own, for which torch would warn at every run
+            quiet(False)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         module = _Module(self._loss, self._networks)
         dtype, on = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
