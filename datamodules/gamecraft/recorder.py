@@ -251,10 +251,9 @@ class Recording:
                 f"the disk of {self.out} is full\nWhat was recorded stands in whole shards; make room, and the same "
                 "command goes on."
             ) from None
-        except ProcessLost:
+        except ProcessLost as lost:
             raise UserError(
-                "a recording process was killed, perhaps for want of memory\nWhat was recorded stands in whole shards; "
-                "the same command goes on. Fewer --workers need less memory."
+                f"a recording process {lost}\nWhat was recorded stands in whole shards; the same command goes on."
             ) from None
         finally:
             self.hangs += processes.hangs

@@ -144,7 +144,8 @@ class _Process:
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
-            raise ProcessLost from None
+            self._process.join(_FAREWELL_S)
+            raise ProcessLost(_ending(self._process.exitcode)) from None
         self.heard = time.monotonic()
         if isinstance(message, BaseException):
             raise message
@@ -191,6 +192,15 @@ def _portable(error: Exception) -> Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
     error.add_note(trace)
     return error
+
+
+def _ending(exit_code: int | None) -> str:
+    """How a process ended, in words."""
+    if exit_code == -signal.SIGKILL:
+        return "was killed, perhaps for want of memory (fewer --workers need less)"
+    if exit_code is not None and exit_code < 0:
+        return f"fell by {signal.Signals(-exit_code).name}, as an engine does that is broken or not whole"
+    return f"ended by itself, with status {exit_code}"
 
 
 def _end_with_parent() -> None:

@@ -18,8 +18,9 @@ from torchmetrics import MeanMetric
 
 from ...registry import MODELS, UserError
 from .averaging import save_whole
+from .fused_blocks import fuse_blocks
 from .graphed import GraphedLoss
-from .training import RECOMPILES, AveragedTraining, mean_square_error, psnr
+from .training import AveragedTraining, mean_square_error, psnr
 from .vae import SIZES, GameplayVAE
 
 KINDS = ("clips", "frames")  # 33-frame inputs and single frames
@@ -48,7 +49,7 @@ class VAEModule(AveragedTraining):
         ema_decay: decay of the weights' moving average.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         graphs: run steps as CUDA graphs (a GPU), which single frames gain most by.
-        compile: compile encoder and decoder and lay activations out with channels last (a GPU; a minute and a half).
+        compile: compile what lies between the convolutions, with channels last (`fused_blocks`; a GPU, half a minute).
         optimizer: anything that makes an optimiser of parameters.
     """
 
@@ -70,7 +71,7 @@ class VAEModule(AveragedTraining):
         self.kl_weight, self.square_weight, self.edge_weight = kl_weight, square_weight, edge_weight
         self.graphs = graphs
         if compile:
-            compile_halves(self.network)
+            fuse_blocks(self.network)
         self._val: Any = torch.nn.ModuleDict({kind: MeanMetric() for kind in KINDS})
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -152,14 +153,6 @@ def build_vae(vae: str | dict[str, Any], init_from: str | None) -> GameplayVAE:
             raise UserError(f"model.vae: no size '{vae}'\nThere are {', '.join(SIZES)}.")
         vae = SIZES[vae]
     return GameplayVAE(**vae)
-
-
-def compile_halves(vae: GameplayVAE) -> None:
-    """Compile encoder and decoder in place, for activations with channels last, as a GPU's convolutions want them."""
-    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, RECOMPILES)
-    vae.memory_format = torch.channels_last_3d
-    vae.encoder.compile(dynamic=False)
-    vae.decoder.compile(dynamic=False)
 
 
 def normalised(frames_BFCHW: Tensor) -> Tensor:

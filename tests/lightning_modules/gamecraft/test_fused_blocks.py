@@ -1,0 +1,47 @@
+"""Blocks for a GPU: the same pictures and gradients as without them, with channels last all the way."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from fulgurite.lightning_modules.gamecraft import fused_blocks
+from fulgurite.lightning_modules.gamecraft.autoencoder import autoencoder_loss
+from fulgurite.lightning_modules.gamecraft.fused_blocks import fuse_blocks, norm_silu
+from fulgurite.lightning_modules.gamecraft.vae import GameplayVAE
+from fulgurite.registry import UserError
+
+WIDTHS = {"block_out_channels": (8, 8, 16), "decoder_block_out_channels": (8, 8, 8), "norm_num_groups": 4}
+
+
+@pytest.mark.parametrize("num_frames", [9, 1])
+def test_fused_blocks_are_the_same_function(num_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_blocks, "compiled_norm_silu", lambda: norm_silu)
+    torch.manual_seed(0)
+    plain = GameplayVAE(**WIDTHS, patch_size=2, spatial_padding="zeros")
+    fused = copy.deepcopy(plain)
+    fuse_blocks(fused)
+    formats = []
+    for module in fused.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.register_forward_pre_hook(
+                lambda _, args: formats.append(args[0].is_contiguous(memory_format=torch.channels_last_3d))
+            )
+    x = torch.rand(2, 3, num_frames, 16, 32) * 2 - 1
+    noise = torch.randn(plain.latent_shape(x))
+    losses = [autoencoder_loss(20.0, 0.0, 1e-5, vae, x, noise)[0] for vae in (plain, fused)]
+    for loss in losses:
+        loss.backward()
+    assert formats and all(formats)
+    torch.testing.assert_close(losses[1], losses[0])
+    wanted = {name: p.grad for name, p in plain.named_parameters()}
+    assert wanted.keys() == dict(fused.named_parameters()).keys()
+    for name, p in fused.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[name], atol=1e-4, rtol=1e-3)
+
+
+def test_other_padding_is_refused() -> None:
+    with pytest.raises(UserError, match="spatial_padding 'zeros'"):
+        fuse_blocks(GameplayVAE(**WIDTHS))
