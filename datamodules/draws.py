@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
-from torch import Generator, distributed
+from torch import Generator, cuda, distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 
@@ -38,8 +38,9 @@ class DrawLoader:
         self._window = _Window(batch_size, num_batches)
         # a generator of its own: making an iterator then draws nothing from the global one, resumed or not
         self._loader: DataLoader[Any] = DataLoader(
-            dataset, batch_sampler=self._window, collate_fn=collate_fn, num_workers=num_workers, generator=Generator()
-        )
+            dataset, batch_sampler=self._window, collate_fn=collate_fn, num_workers=num_workers, generator=Generator(),
+            pin_memory=cuda.is_available(),  # else the GPU would have to be idle for a batch to come
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return self._window.num_batches

@@ -112,7 +112,9 @@ class ChunkTraining(AveragedTraining):
                 torch.cat([*([held[i]] if held else []), part.to(self.device)]) for i, part in enumerate(added)
             )
             self._caption_rows |= {caption: len(self._caption_rows) + i for i, caption in enumerate(new)}
-        rows_B = torch.tensor([self._caption_rows[caption] for caption in captions], device=self.device)
+        rows_B = torch.tensor([self._caption_rows[caption] for caption in captions])
+        if self.device.type == "cuda":  # from pinned memory, so that nothing waits for the device
+            rows_B = rows_B.pin_memory().to(self.device, non_blocking=True)
         states, mask, pooled = (part[rows_B] for part in self._caption_bank)
         return states, mask, pooled
 

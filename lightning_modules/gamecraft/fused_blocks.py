@@ -1,7 +1,8 @@
-"""The autoencoder's residual blocks as a GPU likes them: channels last, and norm, SiLU and padding as one operation.
+"""The autoencoder's blocks as a GPU likes them: channels last, and what lies between two convolutions as one operation.
 
-cuDNN's convolutions want channels last, and copy what comes otherwise; torch's group norm gives it back otherwise. So
-the norm is written out and compiled, together with what follows it: a sum over the input, then one pass over it.
+cuDNN's convolutions want channels last, and copy what comes otherwise; torch's group norm and its upsampling give it
+back otherwise. So both are written out on [B, F, H, W, C], and compiled together with the padding in time that follows:
+a sum over the input, then one pass over it. Gradients come with channels last too.
 
 Axis legend: B batch, C channel, F frame, H height, W width.
 """
@@ -16,6 +17,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_hunyuan_video import (
     HunyuanVideoCausalConv3d,
     HunyuanVideoResnetBlockCausal3D,
+    HunyuanVideoUpsampleCausal3D,
 )
 from torch import Tensor, nn
 
@@ -25,54 +27,83 @@ from .vae import GameplayVAE, SteadyNorm
 
 
 def norm_silu(
-    x_BCFHW: Tensor, weight_C: Tensor, bias_C: Tensor, num_groups: int, eps: float, num_before: int
+    x_BFHWC: Tensor, weight_C: Tensor, bias_C: Tensor, num_groups: int, eps: float, num_before: int
 ) -> Tensor:
     """SiLU of the group norm, with the first frame `num_before` times more before it; statistics in float32.
 
     Returns:
-        [B, C, F + num_before, H, W] in the input's dtype and memory format.
+        [B, F + num_before, H, W, C] in the input's dtype.
     """
-    x = x_BCFHW.float().unflatten(1, (num_groups, -1))
-    variance, mean = torch.var_mean(x, dim=(2, 3, 4, 5), correction=0, keepdim=True)
-    x = ((x - mean) * torch.rsqrt(variance + eps)).flatten(1, 2)
-    x = x * weight_C.float().view(1, -1, 1, 1, 1) + bias_C.float().view(1, -1, 1, 1, 1)
-    made: Tensor = nn.functional.silu(x).to(x_BCFHW.dtype)
-    return torch.cat([made[:, :, :1]] * num_before + [made], 2) if num_before else made
+    x = x_BFHWC.float().unflatten(4, (num_groups, -1))
+    variance, mean = torch.var_mean(x, dim=(1, 2, 3, 5), correction=0, keepdim=True)
+    x = ((x - mean) * torch.rsqrt(variance + eps)).flatten(4)
+    made = nn.functional.silu(x * weight_C.float() + bias_C.float()).to(x_BFHWC.dtype)
+    return torch.cat([made[:, :1]] * num_before + [made], 1)
+
+
+def nearest(x_BFHWC: Tensor, factors: tuple[int, int, int], num_before: int) -> Tensor:
+    """Every pixel repeated by the factors of time, height and width, but the first frame not in time, and put before.
+
+    Returns:
+        [B, num_before + 1 + (F - 1) factors[0], H factors[1], W factors[2], C].
+    """
+    times, high, wide = factors
+    b, f, h, w, c = x_BFHWC.shape
+    x = x_BFHWC[:, :, :, None, :, None].expand(b, f, h, high, w, wide, c).reshape(b, f, h * high, w * wide, c)
+    later = x[:, 1:, None].expand(b, f - 1, times, *x.shape[2:]).reshape(b, -1, *x.shape[2:])
+    return torch.cat([x[:, :1]] * (num_before + 1) + [later], 1)
 
 
 @functools.cache
-def compiled_norm_silu() -> Callable[..., Tensor]:
-    """`norm_silu`, compiled for each shape that comes."""
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function, compiled for each shape that comes."""
     torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, RECOMPILES)
-    compiled: Callable[..., Tensor] = torch.compile(norm_silu, dynamic=False)
-    return compiled
+    made: Callable[..., Tensor] = torch.compile(function, dynamic=False)
+    return made
+
+
+def with_channels_last(function: Callable[..., Tensor], x_BCFHW: Tensor, *rest: Any) -> Tensor:
+    """A function of [B, F, H, W, C] called with [B, C, F, H, W], whose memory has channels last before and after."""
+    return compiled(function)(x_BCFHW.permute(0, 2, 3, 4, 1).contiguous(), *rest).permute(0, 4, 1, 2, 3)
+
+
+def convolved(padded_BCFHW: Tensor, causal: HunyuanVideoCausalConv3d) -> Tensor:
+    """The causal convolution of what is padded in time already; space is padded by zeros."""
+    width, _, height, *_ = causal.time_causal_padding
+    conv = causal.conv
+    return nn.functional.conv3d(padded_BCFHW, conv.weight, conv.bias, conv.stride, (0, height, width))
 
 
 class FusedResnetBlock(HunyuanVideoResnetBlockCausal3D):
-    """The base's block, whose convolutions pad space by zeros; the same function of the same weights."""
+    """The base's block: the same function of the same weights."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """[B, C, F, H, W], channels last, to [B, C', F, H, W]."""
-        x = convolved(hidden_states, self.norm1, self.conv1)
-        x = convolved(x, self.norm2, self.conv2)
+        """[B, C, F, H, W] to [B, C', F, H, W]."""
+        x = hidden_states
+        for norm, causal in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
+            num_before = causal.time_causal_padding[4]
+            x = with_channels_last(norm_silu, x, norm.weight, norm.bias, norm.num_groups, norm.eps, num_before)
+            x = convolved(x, causal)
         shortcut = self.conv_shortcut
         return x + (hidden_states if shortcut is None else shortcut(hidden_states))
+
+
+class FusedUpsample(HunyuanVideoUpsampleCausal3D):
+    """The base's upsampling and convolution."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B, C, F, H, W] to [B, C', 1 + (F - 1) t, H h, W w] by the factors t, h, w."""
+        times, high, wide = (int(factor) for factor in self.upsample_factor)
+        num_before = self.conv.time_causal_padding[4]
+        return convolved(with_channels_last(nearest, hidden_states, (times, high, wide), num_before), self.conv)
 
 
 class NormSilu(SteadyNorm):
     """The norm before the last convolution, SiLU included."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The shape, number format and memory format of the input."""
-        return compiled_norm_silu()(input, self.weight, self.bias, self.num_groups, self.eps, 0)
-
-
-def convolved(x_BCFHW: Tensor, norm: nn.GroupNorm, causal: HunyuanVideoCausalConv3d) -> Tensor:
-    """Norm, SiLU and causal convolution."""
-    width, _, height, _, before, _ = causal.time_causal_padding
-    x = compiled_norm_silu()(x_BCFHW, norm.weight, norm.bias, norm.num_groups, norm.eps, before)
-    conv = causal.conv
-    return nn.functional.conv3d(x, conv.weight, conv.bias, conv.stride, (0, height, width))
+        """The shape and number format of the input."""
+        return with_channels_last(norm_silu, input, self.weight, self.bias, self.num_groups, self.eps, 0)
 
 
 def fuse_blocks(vae: GameplayVAE) -> None:
@@ -84,9 +115,9 @@ def fuse_blocks(vae: GameplayVAE) -> None:
     if vae.config.spatial_padding != "zeros":
         raise UserError("model.compile: only for an autoencoder with spatial_padding 'zeros'\nSet one of the two.")
     vae.memory_format = torch.channels_last_3d
+    ours = {HunyuanVideoResnetBlockCausal3D: FusedResnetBlock, HunyuanVideoUpsampleCausal3D: FusedUpsample}
     for module in vae.modules():
-        if isinstance(module, HunyuanVideoResnetBlockCausal3D):
-            module.__class__ = FusedResnetBlock
+        module.__class__ = ours.get(type(module), type(module))
     halves: tuple[Any, ...] = (vae.encoder, vae.decoder)
     for half in halves:
         half.conv_norm_out.__class__ = NormSilu

