@@ -47,7 +47,7 @@ ACTOR Camera : DoomPlayer {{
 """
 _ARGUMENTS = (
     "+freelook 1 +sv_cheats 1 +movebob 0 +stillbob 0 +r_visibility 16 +sv_aircontrol 1 "
-    "+con_notifytime 0 +show_messages 0"
+    "+con_notifytime 0 +show_messages 0 +con_midtime 0 +cl_showsecretmessage 0"
 )
 
 
