@@ -121,7 +121,8 @@ class Plan:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: the plan can't be written: {error}") from None
         finally:
-            temporary.unlink(missing_ok=True)
+            if temporary.exists():
+                temporary.unlink()
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:

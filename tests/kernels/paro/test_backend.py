@@ -14,7 +14,7 @@ from torch import Tensor
 from fulgurite.kernels import api
 from fulgurite.kernels.api import BlockMask, attention, capability, make_backend, use_attention
 from fulgurite.kernels.paro.backend import ParoAttention
-from fulgurite.kernels.paro.orders import inverse, reorder
+from fulgurite.kernels.paro.orders import inverse
 from fulgurite.kernels.paro.plan import Plan
 from fulgurite.registry import UserError
 
