@@ -13,6 +13,10 @@ of maximum / mean. Deviations: the paper prints alpha * norm(M_sparse) under a m
 sparse order; and eps = 1e-3 whatever the length, while a map's mean is 1 / N: here eps is 17.8 / N unless it is given,
 which is 1e-3 at the paper's 17,776 tokens.
 
+A third figure stands beside the two: `held`, the share of the attention in the fullest 30 % of blocks, which is what a
+mask keeps. Orders can be chosen by it alone; M_sparse calls a block with one sharp diagonal sparse (1/64 of its
+entries are not small), and a map with a diagonal in every block sparse throughout.
+
 Axis legend: H head, N token, D channel, O order, R query block, C key block.
 """
 
@@ -41,11 +45,13 @@ class Metric:
         alpha: weight of sparsity against incoherence; the paper gives none.
         eps: an entry of the map below it counts as small; None is 17.8 / N.
         sigma: share of small entries that makes a block sparse.
+        held_at: share of blocks at which `held` is measured.
     """
 
     alpha: float = 0.5
     eps: float | None = None
     sigma: float = 0.9
+    held_at: float = 0.3
 
     def eps_for(self, num_tokens: int) -> float:
         """The threshold at a length."""
@@ -68,11 +74,12 @@ class BlockStatistics:
     small: Tensor
     size: Tensor
 
-    def metrics(self, sigma: float) -> tuple[float, float]:
-        """M_sparse and M_quant."""
-        sparse = (self.small >= sigma * self.size).float().mean()
+    def metrics(self, metric: Metric) -> Tensor:
+        """M_sparse, M_quant and `held`, float32 [3]."""
+        sparse = (self.small >= metric.sigma * self.size).float().mean()
         mean = (self.mass / self.size).clamp_min(torch.finfo(torch.float32).tiny)
-        return float(sparse), float((self.top / mean).mean())
+        fullest = self.mass.flatten().topk(max(1, round(metric.held_at * self.mass.numel()))).values
+        return torch.stack([sparse, (self.top / mean).mean(), fullest.sum() / self.mass.sum()]).cpu()
 
 
 def row_log_sum_exp(q_ND: Tensor, k_ND: Tensor, scale: float) -> Tensor:
@@ -104,8 +111,8 @@ def block_statistics(
     return BlockStatistics(mass, top, small, side[:, None] * side)
 
 
-def order_metrics(q_HND: Tensor, k_HND: Tensor, layout: Layout, metric: Metric) -> tuple[Tensor, Tensor]:
-    """M_sparse and M_quant of every head in every order, float32 [H, O] each, on the CPU.
+def order_metrics(q_HND: Tensor, k_HND: Tensor, layout: Layout, metric: Metric) -> Tensor:
+    """M_sparse, M_quant and `held` of every head in every order, float32 [3, H, O], on the CPU.
 
     Args:
         q_HND, k_HND: a layer's heads.
@@ -113,13 +120,13 @@ def order_metrics(q_HND: Tensor, k_HND: Tensor, layout: Layout, metric: Metric) 
         metric: settings.
     """
     table, eps, scale = layout.table(q_HND.device), metric.eps_for(layout.num_tokens), q_HND.shape[-1] ** -0.5
-    sparse, quant = torch.zeros(2, len(q_HND), len(table))
+    made = torch.zeros(3, len(q_HND), len(table))
     for head, (q, k) in enumerate(zip(q_HND, k_HND, strict=True)):
         lse = row_log_sum_exp(q, k, scale)
         for order, permutation_N in enumerate(table):
             found = block_statistics(q, k, lse, permutation_N, scale, eps)
-            sparse[head, order], quant[head, order] = found.metrics(metric.sigma)
-    return sparse, quant
+            made[:, head, order] = found.metrics(metric)
+    return made
 
 
 def order_scores(sparse_HO: Tensor, quant_HO: Tensor, alpha: float) -> Tensor:

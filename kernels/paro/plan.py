@@ -8,7 +8,7 @@ Tensors (T timestep bins, L layers, H heads, R query blocks, C key blocks, O ord
     density     float32 [T, L, H]                 kept blocks / all blocks, text included
     recall      float32 [T, L, H]                 attention mass in kept blocks, mean over queries
     recall_worst float32 [T, L, H]                the same in the worst block of queries
-    sparse, incoherence float32 [L, H, O]         the raw metrics that the orders were chosen by
+    sparse, incoherence, held float32 [L, H, O]   raw metrics of the orders (calibration.py)
 
 The metadata entry `fulgurite.paro` holds the rest as JSON: the fields of `PlanMeta`.
 """
@@ -85,6 +85,7 @@ class Plan:
     recall_worst: Tensor
     sparse: Tensor
     incoherence: Tensor
+    held: Tensor
 
     @property
     def num_blocks(self) -> int:
@@ -149,7 +150,7 @@ class Plan:
         return plan
 
 
-TENSORS = ("masks", "orders", "empty", "density", "recall", "recall_worst", "sparse", "incoherence")
+TENSORS = ("masks", "orders", "empty", "density", "recall", "recall_worst", "sparse", "incoherence", "held")
 
 
 def pack(keep: Tensor) -> Tensor:
@@ -195,7 +196,7 @@ def check(plan: Plan, where: str) -> None:
         "orders": ((num_layers, num_heads), torch.uint8),
         "empty": ((num_layers, num_heads), torch.bool),
         **dict.fromkeys(("density", "recall", "recall_worst"), (per_mask, torch.float32)),
-        **dict.fromkeys(("sparse", "incoherence"), (metrics, torch.float32)),
+        **dict.fromkeys(("sparse", "incoherence", "held"), (metrics, torch.float32)),
     }
     for name, (shape, dtype) in wanted.items():
         given = getattr(plan, name)

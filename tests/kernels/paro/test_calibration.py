@@ -66,13 +66,15 @@ def blocks_of(p: Tensor) -> list[list[Tensor]]:
 def test_metrics_and_mass_are_those_of_the_whole_map(layout: Layout) -> None:
     q, k = axis_heads(layout)
     metric = Metric()
-    sparse, quant = order_metrics(q, k, layout, metric)
+    sparse, quant, held = order_metrics(q, k, layout, metric)
     assert sparse.shape == quant.shape == (len(q), len(layout.orders))
     for head, order in itertools.product(range(len(q)), range(len(layout.orders))):
         p = whole_map(q[head], k[head], layout.table()[order])
         found = [b for row in blocks_of(p) for b in row]
         share = [float((b < 17.8 / layout.num_tokens).double().mean()) for b in found]
         assert float(sparse[head, order]) == pytest.approx(sum(s >= 0.9 for s in share) / len(share), abs=1e-6)
+        fullest = sorted((float(b.sum()) for b in found), reverse=True)[: max(1, round(0.3 * len(found)))]
+        assert float(held[head, order]) == pytest.approx(sum(fullest) / float(p.sum()), abs=1e-5)
         psi = [float(b.max() / b.mean()) for b in found]
         assert float(quant[head, order]) == pytest.approx(sum(psi) / len(psi), rel=1e-4)
         mass = block_mass(q[head : head + 1], k[head : head + 1], layout, torch.tensor([order]))[0]
@@ -84,16 +86,17 @@ def test_metrics_and_mass_are_those_of_the_whole_map(layout: Layout) -> None:
 def test_the_order_brings_the_axis_that_a_head_looks_along_into_a_block() -> None:
     layout = Layout((8, 8, 8))
     q, k = axis_heads(layout)
-    sparse, quant = order_metrics(q, k, layout, Metric())
-    for alpha in (0.0, 0.5, 1.0):
-        chosen = choose_orders(sparse, quant, alpha)
+    sparse, quant, held = order_metrics(q, k, layout, Metric())
+    for chosen in (choose_orders(sparse, quant, 0.0), held.argmax(1)):
         # a block is a plane of 8x8: the axis has to be one of its two
         assert all(layout.orders[int(order)][0] != axis for axis, order in enumerate(chosen))
+    # a sharp diagonal in every block passes for sparse: by M_sparse alone the order is the wrong one
+    assert [layout.orders[int(order)][0] for order in choose_orders(sparse, quant, 1.0)] == [0, 1, 2]
     # the sign that the paper prints would choose the least sparse
     assert int(sparse[0].argmax()) == int(order_scores(sparse, quant, 1.0)[0].argmin())
     # and the masks hold more for it
     kept = []
-    for orders in (choose_orders(sparse, quant, 0.5), torch.zeros(3, dtype=torch.int64)):
+    for orders in (choose_orders(sparse, quant, 0.0), torch.zeros(3, dtype=torch.int64)):
         mass = block_mass(q, k, layout, orders)
         kept.append(recall_of(mass, masks_by_density(mass, layout, 0.4))[0].mean())
     assert kept[0] > kept[1] + 0.15
@@ -198,7 +201,7 @@ def test_memory_stays_below_the_estimate_and_no_map_is_held(monkeypatch: pytest.
     torch.manual_seed(0)
     q, k = torch.randn(2, 2, layout.num_tokens, 32)
     with LiveBytes() as memory:
-        sparse, quant = order_metrics(q, k, layout, Metric())
+        sparse, quant, _ = order_metrics(q, k, layout, Metric())
         mass = block_mass(q, k, layout, choose_orders(sparse, quant, 0.5))
         keep = masks_by_density(mass, layout, 0.3)
         recall_of(mass, keep)

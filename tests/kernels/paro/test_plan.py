@@ -32,7 +32,7 @@ def make_plan(
     ones, metric = torch.ones(num_bins, num_layers, num_heads), torch.ones(num_layers, num_heads, num_orders)
     orders = torch.randint(num_orders, (num_layers, num_heads), generator=generator).to(torch.uint8)
     empty = torch.zeros(num_layers, num_heads, dtype=torch.bool)
-    return Plan(meta, pack(keep), orders, empty, keep.float().mean((3, 4)), ones, ones, metric, metric)
+    return Plan(meta, pack(keep), orders, empty, keep.float().mean((3, 4)), ones, ones, metric, metric, metric)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=19, max_size=19), min_size=1, max_size=5))
