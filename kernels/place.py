@@ -23,8 +23,10 @@ class Place:
             cross-attention or a text encoder's.
         timestep: the transformer's own timestep, a tensor whose first element counts; None = unknown.
         grid: picture tokens along (frames, height, width) or (height, width); None = unknown.
+        side: where text stands, `prefix` or `suffix`; None = unknown, or no text.
     """
 
     layer: int = NO_LAYER
     timestep: Tensor | None = None
     grid: tuple[int, ...] | None = None
+    side: str | None = None

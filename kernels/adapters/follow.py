@@ -101,7 +101,7 @@ class follow:
     def __init__(self, transformer: nn.Module, place: Place) -> None:
         kind = kind_of(transformer)
         names = list(inspect.signature(transformer.forward).parameters)
-        self._place = place
+        self._place, place.side = place, kind.side
         self._handles = [
             transformer.register_forward_pre_hook(_Enter(place, names, kind.grid), with_kwargs=True, prepend=True),
             *(
@@ -118,7 +118,8 @@ class follow:
         """Take the hooks off and forget the place."""
         for handle in self._handles:
             handle.remove()
-        self._place.layer, self._place.timestep, self._place.grid = NO_LAYER, None, None
+        place = self._place
+        place.layer, place.timestep, place.grid, place.side = NO_LAYER, None, None, None
 
     def __enter__(self) -> Place:
         """The place."""

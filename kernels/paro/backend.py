@@ -69,6 +69,8 @@ class ParoAttention(AttentionBackend):
         if (grid is not None and grid != layout.grid) or q_BHND.shape[2] != layout.num_tokens:
             got = f"{q_BHND.shape[2]} tokens" + ("" if grid is None else f" of grid {'x'.join(map(str, grid))}")
             return f"has a plan for grid {'x'.join(map(str, layout.grid))} and {layout.text} text tokens, not {got}"
+        if layout.text and self.place.side not in (None, layout.side):
+            return f"has a plan with text as {layout.side}, and this model's text is its {self.place.side}"
         if self.place.timestep is None and self.plan.meta.edges:
             return "has a plan with several timestep bins, and the call's timestep is not known"
         return super().why_not(q_BHND, k_BHMD, v_BHME, mask)

@@ -97,6 +97,7 @@ def test_a_plan_that_keeps_all_is_dense_attention_at_every_precision() -> None:
     ({"layer": -1}, "serves the layers of its plan"),
     ({"layer": 2}, "has a plan of 2 layers and 3 heads, not for layer 2 of 3"),
     ({"grid": (6, 3, 8)}, "has a plan for grid 3x6x8 and 7 text tokens, not 151 tokens of grid 6x3x8"),
+    ({"side": "prefix"}, "has a plan with text as suffix, and this model's text is its prefix"),
     ({"timestep": None}, "has a plan with several timestep bins, and the call's timestep is not known"),
 ])  # fmt: skip
 def test_a_call_that_the_plan_does_not_fit_is_refused_with_the_reason(change, reason) -> None:
