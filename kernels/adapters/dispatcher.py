@@ -18,15 +18,16 @@ from ..api import AttentionBackend, attention, make_backend
 _made: dict[str, AttentionBackend] = {}
 
 
-def register_in_diffusers(name: str, **options: Any) -> AttentionBackend:
+def register_in_diffusers(name: str, backend: AttentionBackend | None = None, **options: Any) -> AttentionBackend:
     """Make a backend selectable in diffusers under its name; called again, the new one takes the old one's place.
 
     Cross-attention, masked calls and calls that a plan does not fit go where `kernels.api.attention` sends them, with
     one warning. Setting the name on a model sets it for diffusers' whole process too: that is diffusers' doing.
 
     Args:
-        name: a registered attention backend.
-        options: its own, such as `plan`.
+        name: what diffusers shall call it; a registered attention backend's name if `backend` is not given.
+        backend: one made by `make_backend`.
+        options: those of the named backend, such as `plan`.
 
     Returns:
         The backend, whose `place` a plan needs followed (`follow`).
@@ -34,7 +35,7 @@ def register_in_diffusers(name: str, **options: Any) -> AttentionBackend:
     Raises:
         UserError: for an unknown name or option, or one that diffusers has itself.
     """
-    backend = make_backend(name, **options)
+    backend = backend or make_backend(name, **options)
     names = attention_dispatch.AttentionBackendName
     if name not in _made:
         if name in names._value2member_map_:

@@ -82,50 +82,70 @@ class BlockStatistics:
         return torch.stack([sparse, (self.top / mean).mean(), fullest.sum() / self.mass.sum()]).cpu()
 
 
-def row_log_sum_exp(q_ND: Tensor, k_ND: Tensor, scale: float) -> Tensor:
-    """log(sum(exp(scores))) of every row, float32 [N]."""
-    k = k_ND.float()
-    return torch.cat([torch.logsumexp((q.float() * scale) @ k.T, 1) for _, q in _strips(q_ND, len(k))])
+@dataclass(frozen=True)
+class Layer:
+    """A layer's captured heads, in the tokens' own order, with all that precedes attention (norms, rotary positions).
+
+    Attributes:
+        q_HND, k_HND: queries and keys.
+        layout: how the tokens lie.
+        seen_N: bool, False = a key that nobody sees, such as padding of a text; None = all are seen.
+    """
+
+    q_HND: Tensor
+    k_HND: Tensor
+    layout: Layout
+    seen_N: Tensor | None = None
+
+    @property
+    def scale(self) -> float:
+        """Of the scores."""
+        return float(self.q_HND.shape[-1] ** -0.5)
+
+    def scores(self, head: int, permutation_N: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(first row, scores of some whole blocks of rows) of a head in an order, in float32."""
+        q_ND, k_ND = self.q_HND[head][permutation_N], self.k_HND[head][permutation_N].float() * self.scale
+        hidden_N = None if self.seen_N is None else ~self.seen_N[permutation_N]
+        rows = max(1, STRIP_ELEMENTS // (BLOCK * len(k_ND))) * BLOCK
+        for start in range(0, len(q_ND), rows):
+            scores = q_ND[start : start + rows].float() @ k_ND.T
+            yield start, scores if hidden_N is None else scores.masked_fill_(hidden_N, float("-inf"))
 
 
-def block_statistics(
-    q_ND: Tensor, k_ND: Tensor, lse_N: Tensor, permutation_N: Tensor, scale: float, eps: float
-) -> BlockStatistics:
+def row_log_sum_exp(layer: Layer, head: int) -> Tensor:
+    """log(sum(exp(scores))) of every row of a head, float32 [N]."""
+    plain = torch.arange(layer.layout.num_tokens, device=layer.q_HND.device)
+    return torch.cat([torch.logsumexp(scores, 1) for _, scores in layer.scores(head, plain)])
+
+
+def block_statistics(layer: Layer, head: int, lse_N: Tensor, permutation_N: Tensor, eps: float) -> BlockStatistics:
     """What the metric and the masks need of a head's map in an order.
 
     Args:
-        q_ND, k_ND: one head, in the tokens' own order, with everything that precedes attention (norms, rotary
-        positions).
+        layer: the captured heads.
+        head: which one.
         lse_N: from `row_log_sum_exp`.
         permutation_N: the order (`orders.permutation`).
-        scale: of the scores.
         eps: entries below it count as small.
     """
-    q, k, lse = q_ND[permutation_N], k_ND[permutation_N].float(), lse_N[permutation_N]
+    lse = lse_N[permutation_N, None]
     parts: list[tuple[Tensor, ...]] = []
-    for start, strip in _strips(q, len(k)):
-        p_NM = torch.exp((strip.float() * scale) @ k.T - lse[start : start + len(strip), None])
+    for start, scores in layer.scores(head, permutation_N):
+        p_NM = scores.sub_(lse[start : start + len(scores)]).exp_()
         parts.append((_blocks(p_NM, "sum"), _blocks(p_NM, "amax"), _blocks((p_NM < eps).float(), "sum")))
     mass, top, small = (torch.cat(part) for part in zip(*parts, strict=True))
-    side = _side(len(k), k.device)
+    side = _side(len(lse), lse.device)
     return BlockStatistics(mass, top, small, side[:, None] * side)
 
 
-def order_metrics(q_HND: Tensor, k_HND: Tensor, layout: Layout, metric: Metric) -> Tensor:
-    """M_sparse, M_quant and `held` of every head in every order, float32 [3, H, O], on the CPU.
-
-    Args:
-        q_HND, k_HND: a layer's heads.
-        layout: how its tokens lie.
-        metric: settings.
-    """
-    table, eps, scale = layout.table(q_HND.device), metric.eps_for(layout.num_tokens), q_HND.shape[-1] ** -0.5
-    made = torch.zeros(3, len(q_HND), len(table))
-    for head, (q, k) in enumerate(zip(q_HND, k_HND, strict=True)):
-        lse = row_log_sum_exp(q, k, scale)
+def order_metrics(layer: Layer, metric: Metric) -> Tensor:
+    """M_sparse, M_quant and `held` of every head in every order, float32 [3, H, O], on the CPU."""
+    table, eps = layer.layout.table(layer.q_HND.device), metric.eps_for(layer.layout.num_tokens)
+    made = torch.zeros(3, len(layer.q_HND), len(table))
+    for head in range(len(layer.q_HND)):
+        lse_N = row_log_sum_exp(layer, head)
         for order, permutation_N in enumerate(table):
-            found = block_statistics(q, k, lse, permutation_N, scale, eps)
-            made[:, head, order] = found.metrics(metric)
+            made[:, head, order] = block_statistics(layer, head, lse_N, permutation_N, eps).metrics(metric)
     return made
 
 
@@ -141,13 +161,12 @@ def choose_orders(sparse_HO: Tensor, quant_HO: Tensor, alpha: float) -> Tensor:
     return order_scores(sparse_HO, quant_HO, alpha).argmin(-1)
 
 
-def block_mass(q_HND: Tensor, k_HND: Tensor, layout: Layout, orders_H: Tensor) -> Tensor:
+def block_mass(layer: Layer, orders_H: Tensor) -> Tensor:
     """Sums of the blocks of every head's map in its order, float32 [H, R, C]."""
-    table, scale = layout.table(q_HND.device), q_HND.shape[-1] ** -0.5
+    table = layer.layout.table(layer.q_HND.device)
     made = []
-    for q, k, order in zip(q_HND, k_HND, orders_H.tolist(), strict=True):
-        lse = row_log_sum_exp(q, k, scale)
-        made.append(block_statistics(q, k, lse, table[order], scale, 0.0).mass)
+    for head, order in enumerate(orders_H.tolist()):
+        made.append(block_statistics(layer, head, row_log_sum_exp(layer, head), table[order], 0.0).mass)
     return torch.stack(made)
 
 
@@ -209,12 +228,6 @@ def peak_bytes(num_tokens: int, head_dim: int, num_heads: int, num_orders: int =
     blocks = 2 * COUNTED * num_blocks**2 * 4
     layer = num_heads * num_blocks**2 * (4 + 4 + 1 + 1 + 8)  # masses, their product with the mask, masks, sorting
     return STRIP_COPIES * strip + head + blocks + layer + num_orders * num_tokens * 8
-
-
-def _strips(q_ND: Tensor, num_keys: int) -> Iterator[tuple[int, Tensor]]:
-    """(first row, whole blocks of rows): as many as the strip of the map has room for."""
-    rows = max(1, STRIP_ELEMENTS // (BLOCK * num_keys)) * BLOCK
-    return ((start, q_ND[start : start + rows]) for start in range(0, len(q_ND), rows))
 
 
 def _blocks(x_NM: Tensor, reduce: str) -> Tensor:

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fulgurite.kernels.paro import calibration
 from fulgurite.kernels.paro.calibration import (
+    Layer,
     Metric,
     bin_of,
     bins_of,
@@ -66,7 +67,7 @@ def blocks_of(p: Tensor) -> list[list[Tensor]]:
 def test_metrics_and_mass_are_those_of_the_whole_map(layout: Layout) -> None:
     q, k = axis_heads(layout)
     metric = Metric()
-    sparse, quant, held = order_metrics(q, k, layout, metric)
+    sparse, quant, held = order_metrics(Layer(q, k, layout), metric)
     assert sparse.shape == quant.shape == (len(q), len(layout.orders))
     for head, order in itertools.product(range(len(q)), range(len(layout.orders))):
         p = whole_map(q[head], k[head], layout.table()[order])
@@ -77,7 +78,7 @@ def test_metrics_and_mass_are_those_of_the_whole_map(layout: Layout) -> None:
         assert float(held[head, order]) == pytest.approx(sum(fullest) / float(p.sum()), abs=1e-5)
         psi = [float(b.max() / b.mean()) for b in found]
         assert float(quant[head, order]) == pytest.approx(sum(psi) / len(psi), rel=1e-4)
-        mass = block_mass(q[head : head + 1], k[head : head + 1], layout, torch.tensor([order]))[0]
+        mass = block_mass(Layer(q[head : head + 1], k[head : head + 1], layout), torch.tensor([order]))[0]
         wanted = torch.stack([torch.stack([b.sum() for b in row]) for row in blocks_of(p)])
         torch.testing.assert_close(mass.double(), wanted, atol=1e-4, rtol=1e-4)
         assert float(mass.sum()) == pytest.approx(layout.num_tokens, rel=1e-5)
@@ -86,7 +87,7 @@ def test_metrics_and_mass_are_those_of_the_whole_map(layout: Layout) -> None:
 def test_the_order_brings_the_axis_that_a_head_looks_along_into_a_block() -> None:
     layout = Layout((8, 8, 8))
     q, k = axis_heads(layout)
-    sparse, quant, held = order_metrics(q, k, layout, Metric())
+    sparse, quant, held = order_metrics(Layer(q, k, layout), Metric())
     for chosen in (choose_orders(sparse, quant, 0.0), held.argmax(1)):
         # a block is a plane of 8x8: the axis has to be one of its two
         assert all(layout.orders[int(order)][0] != axis for axis, order in enumerate(chosen))
@@ -97,7 +98,7 @@ def test_the_order_brings_the_axis_that_a_head_looks_along_into_a_block() -> Non
     # and the masks hold more for it
     kept = []
     for orders in (choose_orders(sparse, quant, 0.0), torch.zeros(3, dtype=torch.int64)):
-        mass = block_mass(q, k, layout, orders)
+        mass = block_mass(Layer(q, k, layout), orders)
         kept.append(recall_of(mass, masks_by_density(mass, layout, 0.4))[0].mean())
     assert kept[0] > kept[1] + 0.15
 
@@ -106,7 +107,7 @@ def test_the_order_brings_the_axis_that_a_head_looks_along_into_a_block() -> Non
 @pytest.mark.parametrize("density", [0.2, 0.5, 0.9, 1.0])
 def test_masks_have_the_density_and_keep_the_largest(layout: Layout, density: float) -> None:
     q, k = axis_heads(layout)
-    mass = block_mass(q, k, layout, torch.zeros(len(q), dtype=torch.int64))
+    mass = block_mass(Layer(q, k, layout), torch.zeros(len(q), dtype=torch.int64))
     keep = masks_by_density(mass, layout, density)
     forced = forced_blocks(layout)
     always = (forced | forced[:, None]).expand_as(keep)
@@ -128,7 +129,7 @@ def test_masks_have_the_density_and_keep_the_largest(layout: Layout, density: fl
 def test_masks_by_recall_reach_it_with_no_block_to_spare(target: float) -> None:
     layout = Layout((6, 8, 8), 10, "suffix")
     q, k = axis_heads(layout)
-    mass = block_mass(q, k, layout, torch.zeros(3, dtype=torch.int64))
+    mass = block_mass(Layer(q, k, layout), torch.zeros(3, dtype=torch.int64))
     keep = masks_by_recall(mass, layout, target)
     mean, _ = recall_of(mass, keep)
     assert (mean >= target - 1e-5).all()
@@ -147,7 +148,7 @@ def test_heads_that_look_at_text_alone_are_empty() -> None:
     k[1, :20] = k[1, :20] + 30 * q[1, 30:31].sign()
     q[1, 20:] = q[1, 30]
     q[1] = q[1] * 100
-    mass = block_mass(q, k, layout, torch.zeros(3, dtype=torch.int64))
+    mass = block_mass(Layer(q, k, layout), torch.zeros(3, dtype=torch.int64))
     empty = empty_heads(mass, layout, 0.01)
     assert empty.tolist() == [False, True, False]
     keep = masks_by_density(mass, layout, 0.8, empty)
@@ -164,6 +165,21 @@ def test_bins() -> None:
         found = [bin_of(step, edges) for step in steps]
         assert [found.count(b) for b in range(len(edges) + 1)] == sizes
         assert found == sorted(found)
+
+
+def test_keys_that_nobody_sees_hold_nothing() -> None:
+    layout = Layout((4, 8, 8), 80, "suffix")
+    q, k = axis_heads(layout)
+    seen = torch.arange(layout.num_tokens) < layout.num_tokens - 70
+    k[:, ~seen] = 50.0
+    mass = block_mass(Layer(q, k, layout, seen), torch.tensor([0, 1, 2]))
+    for head in range(3):
+        perm = layout.table()[head]
+        scores = (q[head] @ k[head].T * 32**-0.5).masked_fill(~seen, float("-inf"))
+        p = scores.softmax(-1)[perm][:, perm]
+        wanted = torch.stack([torch.stack([b.sum() for b in row]) for row in blocks_of(p)])
+        torch.testing.assert_close(mass[head], wanted, atol=1e-3, rtol=1e-3)
+    assert mass[:, :, -1].sum() < 1e-6  # the last block holds padding alone
 
 
 class LiveBytes(TorchDispatchMode):
@@ -201,8 +217,8 @@ def test_memory_stays_below_the_estimate_and_no_map_is_held(monkeypatch: pytest.
     torch.manual_seed(0)
     q, k = torch.randn(2, 2, layout.num_tokens, 32)
     with LiveBytes() as memory:
-        sparse, quant, _ = order_metrics(q, k, layout, Metric())
-        mass = block_mass(q, k, layout, choose_orders(sparse, quant, 0.5))
+        sparse, quant, _ = order_metrics(Layer(q, k, layout), Metric())
+        mass = block_mass(Layer(q, k, layout), choose_orders(sparse, quant, 0.5))
         keep = masks_by_density(mass, layout, 0.3)
         recall_of(mass, keep)
     estimate = peak_bytes(layout.num_tokens, 32, 2)
