@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ...kernels.paro.calibration import Layer
+from ...kernels.paro.calibration import Layer, bin_of
 from ...kernels.paro.orders import Layout
 from ...registry import UserError
 from ..files import atomic_write, write_json
@@ -59,7 +59,8 @@ class CaptureMeta:
         side: `prefix` or `suffix`.
         num_layers, num_heads, head_dim: of the transformer's attention.
         timesteps: the sampler's, falling, in the transformer's unit.
-        steps: numbers of the timesteps that are captured.
+        edges: timesteps between the bins (`kernels.paro.plan.PlanMeta`).
+        steps: numbers of the timesteps that are captured, one a bin.
         films: the prompts.
     """
 
@@ -72,6 +73,7 @@ class CaptureMeta:
     num_heads: int
     head_dim: int
     timesteps: tuple[float, ...]
+    edges: tuple[float, ...]
     steps: tuple[int, ...]
     films: tuple[Film, ...]
     schema_version: int = SCHEMA_VERSION
@@ -179,10 +181,11 @@ class CaptureStore:
         return self.meta.timesteps[handle.step]
 
 
-def spread_steps(num_steps: int, edges_at: Sequence[int]) -> tuple[int, ...]:
-    """The middle step of every bin, given the first step of each bin but the first."""
-    bounds = [0, *edges_at, num_steps]
-    return tuple((first + last - 1) // 2 for first, last in zip(bounds, bounds[1:], strict=False))
+def steps_to_capture(timesteps: Sequence[float], edges: Sequence[float]) -> tuple[int, ...]:
+    """The middle step of every timestep bin."""
+    bins = [bin_of(timestep, edges) for timestep in timesteps]
+    each = ([step for step, found in enumerate(bins) if found == b] for b in range(len(edges) + 1))
+    return tuple(steps[(len(steps) - 1) // 2] for steps in each if steps)
 
 
 def _read(manifest: Path) -> CaptureMeta:
@@ -192,7 +195,7 @@ def _read(manifest: Path) -> CaptureMeta:
             raise UserError(f"{manifest}: captures of version {content.get('schema_version')}; this fulgurite reads "
                             f"version {SCHEMA_VERSION}\nCapture again into another folder.")  # fmt: skip
         content["films"] = tuple(Film(**film) for film in content["films"])
-        for name in ("grid", "timesteps", "steps"):
+        for name in ("grid", "timesteps", "edges", "steps"):
             content[name] = tuple(content[name])
         return CaptureMeta(**content)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

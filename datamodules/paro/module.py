@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,9 +13,10 @@ from ...registry import DATAMODULES
 from .captures import CaptureStore, Handle
 
 
-@dataclass(frozen=True)
 class LayerCaptures:
     """One layer's captures; loaded one at a time, since one has the size of a layer's q and k.
+
+    No dataclass: Lightning takes those apart to move what is in them.
 
     Attributes:
         layer: number of the layer.
@@ -24,9 +24,8 @@ class LayerCaptures:
         handles: which they are.
     """
 
-    layer: int
-    store: CaptureStore
-    handles: tuple[Handle, ...]
+    def __init__(self, layer: int, store: CaptureStore, handles: tuple[Handle, ...]) -> None:
+        self.layer, self.store, self.handles = layer, store, handles
 
     def load(self, handle: Handle, device: torch.device) -> Layer:
         """One of them."""

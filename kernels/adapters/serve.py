@@ -1,4 +1,4 @@
-"""One way for all transformers: within a block, their attention layers are computed by a backend, which knows its place.
+"""One way for all transformers: within a block, their attention layers are computed by a backend that knows its place.
 
 backend = make_backend("paro", plan="plan.safetensors")
 with serve(pipe.transformer, backend):
@@ -25,8 +25,8 @@ NAME = "fulgurite"  # in diffusers' dispatcher
 class serve:
     """Hand the layers that a plan counts to a backend, and follow the transformer if the backend has a `place`.
 
-    Our own processors (GameCraft's, CogVideoX's) are given the backend; models that ask diffusers' dispatcher are given a
-    name in it; a CogVideoX transformer gets our processor for the time. Other attention in the model, such as
+    Our own processors (GameCraft's, CogVideoX's) are given the backend; models that ask diffusers' dispatcher are
+    given a name in it; a CogVideoX transformer gets our processor for the time. Other attention in the model, such as
     cross-attention or the text's own, stays as it is.
 
     Args:
