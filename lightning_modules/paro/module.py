@@ -5,6 +5,7 @@ Axis legend: L layer, H head, O order.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ class ParoModule(LightningModule):
         return self._results
 
     def _captures(self, batch: LayerCaptures) -> Captures:
-        return [(batch.store.timestep(h), lambda h=h: batch.load(h, self.device)) for h in batch.handles]  # type: ignore[misc]
+        return [(batch.store.timestep(h), partial(batch.load, h, self.device)) for h in batch.handles]
 
     def _file(self, arm: str, target: str) -> Path:
         return self.plans / f"{arm}-{target}.safetensors"

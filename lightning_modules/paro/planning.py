@@ -125,7 +125,7 @@ class PlanBuilder:
                 torch.zeros(num_bins, num_layers, num_heads, size, -(-size // 8), dtype=torch.uint8),
                 orders_LH.to(torch.uint8),
                 torch.zeros(num_layers, num_heads, dtype=torch.bool),
-                *(share.clone() for _ in range(3)), sparse.clone(), quant.clone(), held.clone(),
+share.clone(), share.clone(), share.clone(), sparse.clone(), quant.clone(), held.clone(),
             )
             for target in self._targets
         }  # fmt: skip

@@ -179,7 +179,7 @@ def read_films(path: Path) -> tuple[Film, ...]:
     Raises:
         UserError: for a line that can't be read, or a file without any.
     """
-    made = []
+    made: list[Film] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
