@@ -18,7 +18,7 @@ from ...datamodules.paro.module import AttentionCaptureDataModule, LayerCaptures
 from ...kernels.api import make_backend
 from ...kernels.paro.calibration import Metric
 from ...kernels.paro.orders import order_name
-from ...kernels.paro.plan import Plan
+from ...kernels.paro.plan import Plan, forced_blocks
 from ...registry import MODELS, UserError
 from .planning import ARMS, Captures, Target, build_plans, measure_layer, recall_on, without_masks
 
@@ -85,9 +85,10 @@ class ParoModule(LightningModule):
         assert isinstance(found, AttentionCaptureDataModule)
         return found.store
 
-    def predict_step(self, batch: LayerCaptures, batch_idx: int) -> None:
-        """The metrics of one layer's heads in every order."""
+    def predict_step(self, batch: LayerCaptures, batch_idx: int) -> int:
+        """Measure one layer's heads in every order; gives the layer's number."""
         self._measured[batch.layer] = measure_layer(self._captures(batch), self.metric)
+        return batch.layer
 
     def on_predict_epoch_end(self) -> None:
         """Choose orders, make masks, write the plans."""
@@ -214,7 +215,15 @@ def _calibration_results(plans: dict[tuple[str, str], Plan]) -> dict[str, Any]:
         "note": "",
     }
     metrics = {f"calibrate/recall/{arm}_{target}": float(p.recall.mean()) for (arm, target), p in plans.items()}
-    return {"metrics": metrics, "statements": [], "tables": [table]}
+    layout = next(iter(plans.values())).meta.layout
+    forced = forced_blocks(layout)
+    least = float((forced | forced[:, None]).float().mean())
+    lower = sorted({p.meta.target["density"] for p in plans.values() if p.meta.target.get("density", 1.0) < least})
+    statements = [
+        f"Text and the last block alone are {least:.3f} of the {len(forced)}x{len(forced)} blocks: no plan reaches "
+        f"the density {', '.join(f'{d:g}' for d in lower)}."
+    ]
+    return {"metrics": metrics, "statements": statements if lower else [], "tables": [table]}
 
 
 def _histogram(plan: Plan) -> str:

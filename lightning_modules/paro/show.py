@@ -90,6 +90,10 @@ def draw(plan: Plan, store: CaptureStore | None, file: Path) -> None:
         axis.yaxis.get_major_locator().set_params(integer=True)
         if title != "axis order":
             figure.colorbar(image, ax=axis)
+            continue
+        for order in range(len(plan.meta.layout.orders)):
+            axis.plot([], [], "s", color=image.cmap(image.norm(order)), label=order_name(plan.meta.grid, order))
+        axis.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
     for column in range(4):
         for row in range(1, 1 + maps):
             axes[row][column].set_axis_off()

@@ -39,6 +39,7 @@ def planned(captures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 def test_plans_are_what_the_captures_say(planned: tuple[Path, dict[str, Any]], captures: Path) -> None:
     folder, results = planned
     store = CaptureStore(captures)
+    assert results["statements"] == []
     assert len(list(folder.glob("*.safetensors"))) == len(results["tables"][0]["rows"]) == 5 * 3
     plan = Plan.load(folder / "paro-d0.9.safetensors")
     assert plan.meta.model_hash == store.meta.model_hash and plan.meta.target == {"density": 0.9}
@@ -91,6 +92,14 @@ def test_a_plan_for_other_weights_is_refused(planned: Any, weights: Path, captur
     model = ParoModule(str(planned[0]), densities=[0.8])
     with pytest.raises(UserError, match="was made for other weights than the captures"):
         trainer(tmp_path).test(model, datamodule=AttentionCaptureDataModule(str(copy)), verbose=False)
+
+
+def test_a_density_that_can_not_be_reached_is_told(captures: Path, tmp_path: Path) -> None:
+    model = ParoModule(str(tmp_path / "plans"), densities=[0.9, 0.3], arms=["none"])
+    trainer(tmp_path).predict(model, datamodule=AttentionCaptureDataModule(str(captures)))
+    assert model.results()["statements"] == [
+        "Text and the last block alone are 0.750 of the 2x2 blocks: no plan reaches the density 0.3."
+    ]
 
 
 def test_names_that_do_not_exist(tmp_path: Path) -> None:
