@@ -27,15 +27,15 @@ def random_heads() -> list[Tensor]:
     return [torch.randn(1, 1, SIDE * SIDE, 64) for _ in range(3)]
 
 
-def local_heads() -> list[Tensor]:
+def local_heads(reach: float = 6.0, gain: float = 2.2, mean: float = 2.0) -> list[Tensor]:
     """Queries look at what lies near them in the picture; keys have a mean, values vary slowly with noise."""
     torch.manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     place = torch.stack([rows, columns], -1).view(-1, 2).float()
-    angle = place @ (torch.randn(2, 32) / 6)
-    features = 2.2 * torch.cat([angle.cos(), angle.sin()], 1)
-    q, k = features + 0.3 * torch.randn(SIDE**2, 64), features + 0.3 * torch.randn(SIDE**2, 64) + 2 * torch.randn(64)
-    v = torch.sin(place @ (torch.randn(2, 64) / 6) + 6 * torch.rand(64)) + 0.5 * torch.randn(SIDE**2, 64)
+    angle = place @ (torch.randn(2, 32) / reach)
+    features = gain * torch.cat([angle.cos(), angle.sin()], 1)
+    q, k = features + 0.3 * torch.randn(SIDE**2, 64), features + 0.3 * torch.randn(SIDE**2, 64) + mean * torch.randn(64)
+    v = torch.sin(place @ (torch.randn(2, 64) / reach) + 6 * torch.rand(64)) + 0.5 * torch.randn(SIDE**2, 64)
     return [t[None, None] for t in (q, k, v)]
 
 
@@ -57,6 +57,15 @@ def test_errors_are_those_of_the_fact_sheet(heads, name) -> None:
         assert error == pytest.approx(random_error, rel=0.05)
     else:  # other synthetic data of the same kind
         assert 0.6 * local_error < error < 1.4 * local_error
+
+
+def test_a_constant_scale_of_p_loses_a_long_tail() -> None:
+    """Stated in lightning_modules/paro/README.md: block scales err by a third on heads of shorter reach."""
+    tensors = local_heads(reach=3.0, gain=1.5, mean=1.5)
+    exact = paro_attention(*tensors, precision=PRECISIONS["float"])
+    constant, by_block = (paro_attention(*tensors, precision=YARDSTICKS[n][0]) for n in ("int8", "int8, P by block"))
+    assert relative(constant, exact) == pytest.approx(0.0146, rel=0.1)
+    assert relative(by_block, exact) == pytest.approx(0.0049, rel=0.1)
 
 
 def relative(given: Tensor, wanted: Tensor) -> float:
