@@ -115,7 +115,10 @@ class Layer:
 def row_log_sum_exp(layer: Layer, head: int) -> Tensor:
     """log(sum(exp(scores))) of every row of a head, float32 [N]."""
     plain = torch.arange(layer.layout.num_tokens, device=layer.q_HND.device)
-    return torch.cat([torch.logsumexp(scores, 1) for _, scores in layer.scores(head, plain)])
+    made = torch.empty(len(plain), device=plain.device)
+    for start, scores in layer.scores(head, plain):
+        made[start : start + len(scores)] = torch.logsumexp(scores, 1)
+    return made
 
 
 def block_statistics(layer: Layer, head: int, lse_N: Tensor, permutation_N: Tensor, eps: float) -> BlockStatistics:
@@ -129,12 +132,14 @@ def block_statistics(layer: Layer, head: int, lse_N: Tensor, permutation_N: Tens
         eps: entries below it count as small.
     """
     lse = lse_N[permutation_N, None]
-    parts: list[tuple[Tensor, ...]] = []
+    side = _side(len(lse), lse.device)
+    # written in place: small results kept between large strips would break up the CPU's memory, 2 GB at 75,600 tokens
+    mass, top, small = torch.empty(3, len(side), len(side), device=lse.device)
     for start, scores in layer.scores(head, permutation_N):
         p_NM = scores.sub_(lse[start : start + len(scores)]).exp_()
-        parts.append((_blocks(p_NM, "sum"), _blocks(p_NM, "amax"), _blocks((p_NM < eps).float(), "sum")))
-    mass, top, small = (torch.cat(part) for part in zip(*parts, strict=True))
-    side = _side(len(lse), lse.device)
+        rows = slice(start // BLOCK, start // BLOCK + -(-len(scores) // BLOCK))
+        mass[rows], top[rows] = _blocks(p_NM, "sum"), _blocks(p_NM, "amax")
+        small[rows] = _blocks((p_NM < eps).float(), "sum")
     return BlockStatistics(mass, top, small, side[:, None] * side)
 
 
