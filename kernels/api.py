@@ -5,7 +5,8 @@
         model(x)
 
 The backend is chosen by the argument `backend`, else by the `use_attention` block around the call, else it is `sdpa`.
-One that cannot compute what is asked is replaced by `reference`, with one warning that says why.
+One that cannot compute what is asked is replaced by another (`reference`, if it names none), with one warning that
+says why.
 
 Axis legend: B batch, H head, N query, M key, D head channel, E value channel.
 """
@@ -27,9 +28,8 @@ from .sdpa import SdpaAttention
 
 __all__ = ["AttentionBackend", "BlockMask", "Capability", "attention", "capability", "make_backend", "use_attention"]
 
-_REFERENCE: AttentionBackend = ReferenceAttention()
 # read while torch.compile traces, which guards on them: a compiled model follows use_attention by compiling again
-_ready: dict[str, AttentionBackend] = {"reference": _REFERENCE, "sdpa": SdpaAttention()}
+_ready: dict[str, AttentionBackend] = {"reference": ReferenceAttention(), "sdpa": SdpaAttention()}
 _current: AttentionBackend = _ready["sdpa"]
 _told: set[str] = set()
 
@@ -68,8 +68,8 @@ def attention(
     chosen = _current if backend is None else _find(backend) if isinstance(backend, str) else backend
     reason = chosen.why_not(q_BHND, k_BHMD, v_BHME, mask)
     if reason:
-        _tell(f"attention '{_name(chosen)}' {reason}; 'reference' takes its place")
-        chosen = _REFERENCE
+        _tell(f"attention '{_name(chosen)}' {reason}; '{chosen.fallback}' takes its place")
+        chosen = _find(chosen.fallback)
     return chosen(q_BHND, k_BHMD, v_BHME, mask=mask, scale=q_BHND.shape[-1] ** -0.5 if scale is None else scale)
 
 
@@ -80,15 +80,15 @@ class use_attention:
     each backend.
 
     Args:
-        name: name in the registry of attention backends.
+        name: name in the registry of attention backends, or a backend made by `make_backend`.
         options: the backend's own, such as a plan.
 
     Raises:
         UserError: for an unknown name or option.
     """
 
-    def __init__(self, name: str, **options: Any) -> None:
-        self._backend = make_backend(name, **options)
+    def __init__(self, name: str | AttentionBackend, **options: Any) -> None:
+        self._backend = make_backend(name, **options) if isinstance(name, str) else name
 
     def __enter__(self) -> AttentionBackend:
         """Switch, and give the backend."""
@@ -116,6 +116,7 @@ def make_backend(name: str, **options: Any) -> AttentionBackend:
         made: AttentionBackend = ATTENTION[name](**options)
     except TypeError as error:
         raise UserError(f"attention '{name}' can't be made with {', '.join(options)}: {error}") from None
+    made.name = name
     if not options:
         _ready[name] = made
     return made
@@ -131,7 +132,7 @@ def capability(name: str, **options: Any) -> Capability:
 
 
 def _name(backend: AttentionBackend) -> str:
-    return next((name for name, made in _ready.items() if made is backend), type(backend).__name__)
+    return next((name for name, made in _ready.items() if made is backend), backend.name or type(backend).__name__)
 
 
 @torch.compiler.assume_constant_result

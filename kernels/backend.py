@@ -23,8 +23,10 @@ class Capability:
         devices: device types, such as `cpu`, `cuda`; empty = any.
         dtypes: dtypes of q, k and v; empty = any floating one.
         head_dims: head widths D; empty = any.
-        masks: kinds among `dense` and `block`; no mask at all always works.
+        masks: kinds among `dense`, `keys` (dense and the same for every head and query: [B or 1, 1, 1, M]; what takes
+            `dense` takes it) and `block`; no mask at all always works.
         gradients: whether a backward pass exists.
+        emulated: computed by plain PyTorch operations on every device: a kernel's numbers without its speed.
     """
 
     devices: tuple[str, ...] = ()
@@ -32,17 +34,28 @@ class Capability:
     head_dims: tuple[int, ...] = ()
     masks: tuple[str, ...] = ("dense", "block")
     gradients: bool = True
+    emulated: bool = False
 
 
 class AttentionBackend(ABC):
-    """One way to compute softmax(q k^T * scale) v; its options are the arguments of its constructor."""
+    """One way to compute softmax(q k^T * scale) v; its options are the arguments of its constructor.
+
+    Attributes:
+        capability: what it can compute.
+        fallback: name of the backend that takes the calls it can't compute; one that can compute all.
+        name: the registered name that it was made by.
+    """
 
     capability: ClassVar[Capability] = Capability()
+    fallback: ClassVar[str] = "reference"
+    name: str = ""
 
     def why_not(self, q_BHND: Tensor, k_BHMD: Tensor, v_BHME: Tensor, mask: Mask = None) -> str:
         """Why this backend cannot compute that, as words that follow its name; empty if it can."""
         can = self.capability
         kind = "block" if isinstance(mask, BlockMask) else "dense"
+        if isinstance(mask, Tensor) and "dense" not in can.masks and mask.shape[1] == mask.shape[2] == 1:
+            kind = "keys"
         if can.devices and q_BHND.device.type not in can.devices:
             return f"runs on {', '.join(can.devices)}, not on {q_BHND.device.type}"
         if can.dtypes and q_BHND.dtype not in can.dtypes:

@@ -1,0 +1,110 @@
+"""The attention backends `paro` and `int4`: orders and masks from a plan, products in integers.
+
+Axis legend: B batch, H head, N token, D channel, O order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ...registry import ATTENTION, UserError
+from ..backend import AttentionBackend, Capability
+from ..masks import BlockMask, Mask
+from ..place import NO_LAYER, Place
+from .numerics import PRECISIONS, paro_attention
+from .orders import inverse, reorder
+from .plan import Plan
+
+
+@ATTENTION.register("paro")
+class ParoAttention(AttentionBackend):
+    """PARO (arXiv 2506.16054): a plan's axis orders and 64x64 masks, products in 8 bits; so far without a fast kernel.
+
+    Serves the self-attention that its plan was made for, with a mask of padding at most; every other call goes to
+    `sdpa`, with the reason. The place of a call comes from `kernels.adapters.follow`. Gradients are those of the same
+    attention without rounding.
+
+    Args:
+        plan: a plan, or its file.
+        precision: `int8`, `int4`, `int8_qk`, `int4_qk` (P and V unrounded) or `float`.
+
+    Raises:
+        UserError: for a plan that can't be read, or another precision.
+    """
+
+    capability: ClassVar[Capability] = Capability(masks=("keys",), emulated=True)
+    fallback: ClassVar[str] = "sdpa"
+
+    def __init__(self, plan: Plan | str | Path | None = None, precision: str = "int8") -> None:
+        if precision not in PRECISIONS:
+            raise UserError(f"precision '{precision}' is none of {', '.join(PRECISIONS)}")
+        self.plan = Plan.load(plan) if isinstance(plan, str | Path) else plan
+        self.precision = PRECISIONS[precision]
+        self.place = Place()
+        self._table_ON = torch.empty(0, 0, dtype=torch.int64)
+        self._edges_T = torch.empty(0)
+        if self.plan is not None:
+            self._table_ON = self.plan.meta.layout.table()
+            self._edges_T = torch.tensor(self.plan.meta.edges, dtype=torch.float32)
+
+    def why_not(self, q_BHND: Tensor, k_BHMD: Tensor, v_BHME: Tensor, mask: Mask = None) -> str:
+        """Why this call is not the plan's, as words that follow the backend's name; empty if it is."""
+        if self.plan is None:
+            return "has no plan: give one as option 'plan'"
+        if q_BHND.shape[2] != k_BHMD.shape[2]:
+            return "is for self-attention: this call has other keys than queries"
+        layer, layout = self.place.layer, self.plan.meta.layout
+        if layer == NO_LAYER:
+            return "serves the layers of its plan: this call is in none, or `follow` was not called on the model"
+        num_layers, num_heads = self.plan.orders.shape
+        if layer >= num_layers or q_BHND.shape[1] != num_heads:
+            return (
+                f"has a plan of {num_layers} layers and {num_heads} heads, not for layer {layer} of {q_BHND.shape[1]}"
+            )
+        grid = self.place.grid
+        if (grid is not None and grid != layout.grid) or q_BHND.shape[2] != layout.num_tokens:
+            got = f"{q_BHND.shape[2]} tokens" + ("" if grid is None else f" of grid {'x'.join(map(str, grid))}")
+            return f"has a plan for grid {'x'.join(map(str, layout.grid))} and {layout.text} text tokens, not {got}"
+        if layout.text and self.place.side not in (None, layout.side):
+            return f"has a plan with text as {layout.side}, and this model's text is its {self.place.side}"
+        if self.place.timestep is None and self.plan.meta.edges:
+            return "has a plan with several timestep bins, and the call's timestep is not known"
+        return super().why_not(q_BHND, k_BHMD, v_BHME, mask)
+
+    def __call__(self, q_BHND: Tensor, k_BHMD: Tensor, v_BHME: Tensor, *, mask: Mask, scale: float) -> Tensor:
+        """The attention output [B, H, N, E] in q's dtype and in the tokens' own order."""
+        assert self.plan is not None and not isinstance(mask, BlockMask)
+        if self.plan.masks.device != q_BHND.device:
+            self.plan = self.plan.to(q_BHND.device)
+            self._table_ON, self._edges_T = self._table_ON.to(q_BHND.device), self._edges_T.to(q_BHND.device)
+        layer, timestep = self.place.layer, self.place.timestep
+        time_bin: Tensor | int = 0
+        if timestep is not None and self.plan.meta.edges:
+            time_bin = (timestep.flatten()[0].to(self._edges_T.device, torch.float32) < self._edges_T).sum()
+        permutation_HN = self._table_ON[self.plan.orders[layer].long()]
+        q, k, v = (reorder(t, permutation_HN) for t in (q_BHND, k_BHMD, v_BHME))
+        keys = None if mask is None else mask[:, 0, 0][:, permutation_HN].unsqueeze(2)  # [B, H, 1, N]
+        out = paro_attention(
+            q, k, v, self.plan.keep(time_bin, layer), key_mask_B11M=keys, scale=scale, precision=self.precision
+        )
+        return reorder(out, inverse(permutation_HN))
+
+
+@ATTENTION.register("int4")
+class Int4Attention(ParoAttention):
+    """PARO with all products in 4 bits, emulated: an accuracy study, and no speed on a GPU without 4-bit matrix units.
+
+    Args:
+        plan: a plan, or its file.
+        precision: as for `paro`.
+
+    Raises:
+        UserError: as `paro`.
+    """
+
+    def __init__(self, plan: Plan | str | Path | None = None, precision: str = "int4") -> None:
+        super().__init__(plan, precision)
