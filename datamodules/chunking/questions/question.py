@@ -3,8 +3,9 @@
 A line needs `id`, `pdf` (file name), `question` and `answer`. What it may have besides decides how it is scored:
 
 - `answer_mode`: `text`: the strings of `answer_keys` stand in the text, so finding them is the score;
-  `text_table_cell`: the answer is a cell, told by `table`; any other (`derived`, `pixels_only`, `text_weak`, `unanswerable`): containment
-  proves nothing, a judge has to say. Without the field: `text` where there are keys, else `derived`.
+  `text_table_cell`: the answer is a cell, told by `table`; any other (`derived`, `pixels_only`, `text_weak`,
+  `unanswerable`): containment proves nothing, a judge has to say. Without it: `text` where there are keys, else
+  `derived`.
 - `answer_keys`: strings that must all be found.
 - `evidence_pages`: numbers of the PDF's pages, from 1, that hold the answer.
 - `category`: a word of the annotators; classes.py reads it.

@@ -3,8 +3,8 @@
 Texts are compared without case, compatibility forms, white space and hyphens of any kind: a text layer loses spaces,
 and breaks words. In answers, commas between digits go too (`18078` is found in `18,078`). A cell counts as found if its
 row key is followed by it within the question's row window; strictly, if the same chunk holds the whole header row
-before the row key: labels in order, at most `MAX_BETWEEN` letters between two. Without its header a row does not say what its
-numbers are.
+before the row key: labels in order, at most `MAX_BETWEEN` letters between two. Without its header a row does not say
+what its numbers are.
 """
 
 from __future__ import annotations

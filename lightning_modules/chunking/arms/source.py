@@ -40,7 +40,7 @@ class PagedText:
     """
 
     def __init__(self, parts: Iterable[tuple[str, int]], between: str) -> None:
-        held = list(parts)
+        self.parts = held = list(parts)
         self.text = between.join(text for text, _ in held)
         self._starts, self._pages = [], []
         place = 0

@@ -16,8 +16,8 @@ COLUMNS = ["document", "pages", "chunks", "violations per 100 chunks", "token re
 TITLE = "The contract, from the chunks alone"
 NOTE = (
     "Recall counts every token of the text layer, running lines, page numbers and contents entries too, which the "
-    "rules tell a reader to leave out: the summary of `fulgurite chunking chunk` leaves them out. Pages without a text layer "
-    "are not counted."
+    "rules tell a reader to leave out: the summary of `fulgurite chunking chunk` leaves them out. Pages without a "
+    "text layer are not counted."
 )
 
 

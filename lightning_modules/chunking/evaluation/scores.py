@@ -14,8 +14,9 @@ from ....datamodules.files import write_json
 from ..arms.source import ARMS, Piece, Source
 from ..retrieval.encoder import TextEncoder
 from ..retrieval.ranking import MODES, Ranker
+from .contexts import JUDGED_K, Context, write_contexts
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 TOKEN_BUDGETS = (500, 1500, 3000)
 COUNT_BUDGETS = (1, 5, 10)
 BUDGETS = (*(f"{n} tokens" for n in TOKEN_BUDGETS), *(f"k = {n}" for n in COUNT_BUDGETS))
@@ -60,31 +61,38 @@ def score_document(
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none yet, of an earlier state, or damaged: scored anew
     pieces: list[Piece] = ARMS[arm](source)
-    made = score_pieces(pieces, questions, source.encoder)
+    made, contexts = score_pieces(pieces, questions, source.encoder)
+    write_contexts(folder.parent / "contexts" / arm / f"{source.name}.jsonl", contexts)
     write_json(file, {"schema_version": SCHEMA_VERSION, "key": key, **made.__dict__})
     return made
 
 
-def score_pieces(pieces: Sequence[Piece], questions: Sequence[Question], encoder: TextEncoder) -> DocumentScores:
-    """Every question on a document's pieces."""
+def score_pieces(
+    pieces: Sequence[Piece], questions: Sequence[Question], encoder: TextEncoder
+) -> tuple[DocumentScores, list[Context]]:
+    """Every question on a document's pieces: scores, and the ten nearest pieces for the judge."""
     texts = [p.text for p in pieces]
     lengths = [encoder.count(t) for t in texts]
     ranker = Ranker(texts, encoder)
     exists: dict[str, bool] = {}
     found: dict[str, dict[str, dict[str, list[bool | None]]]] = {}
+    contexts = []
     for question in questions:
         if question.cell is not None:
             exists[question.id] = any(holds_cell(question.cell, t) for t in texts)
         elif question.searchable:
             exists[question.id] = any(holds_answer(question, [t]) for t in texts)
+        orders = ranker.order(question.question)
+        nearest = [texts[k] for k in orders["vector"][:JUDGED_K]]
+        contexts.append(Context(question.id, question.question, nearest))
         found[question.id] = {
             mode: {
                 budget: _measures(question, *chosen)
                 for budget, chosen in zip(BUDGETS, _retrieved(order, pieces, lengths, encoder), strict=True)
             }
-            for mode, order in ranker.order(question.question).items()
+            for mode, order in orders.items()
         }
-    return DocumentScores(len(pieces), sum(lengths), exists, found)
+    return DocumentScores(len(pieces), sum(lengths), exists, found), contexts
 
 
 def take(
