@@ -21,7 +21,11 @@ Group = tuple[str, str, Callable[[Question], bool]]  # title, measure, which que
 
 GROUPS: dict[str, Group] = {
     "text": ("Answer strings in the retrieved text", "answer", lambda q: q.mode == "text" and q.searchable),
-    "human": ("The same, questions by people alone", "answer", lambda q: q.mode == "text" and q.searchable and q.human),
+    "human": (
+        "Answer strings, questions by people alone",
+        "answer",
+        lambda q: q.mode == "text" and q.searchable and q.human,
+    ),
     "cells": ("Table cells, strict: header row, row key and cell in one chunk", "strict", lambda q: q.cell is not None),
     "rows": ("Table cells, the row alone: row key and cell", "answer", lambda q: q.cell is not None),
     "every_page": ("Every page of the evidence", "every page", lambda q: bool(q.pages)),
