@@ -26,7 +26,7 @@ GROUPS: dict[str, Group] = {
         "answer",
         lambda q: q.mode == "text" and q.searchable and q.human,
     ),
-    "cells": ("Table cells, strict: header row, row key and cell in one chunk", "strict", lambda q: q.cell is not None),
+    "cells": ("Table cells, strict: header, row key and cell in one chunk", "strict", lambda q: q.cell is not None),
     "rows": ("Table cells, the row alone: row key and cell", "answer", lambda q: q.cell is not None),
     "every_page": ("Every page of the evidence", "every page", lambda q: bool(q.pages)),
     "some_page": ("Some page of the evidence", "some page", lambda q: bool(q.pages)),

@@ -1,4 +1,4 @@
-"""Questions about PDFs: the file, the split by digest, the classes, and the string tests that score a retrieved text."""
+"""Questions about PDFs: the file, the split by digest, the classes, and the string tests that score a text."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CELL = TableCell("K 07", "7.50", ("Code", "Part name", "Price"), 30, "first page
 
 def question(**given: Any) -> Question:
     held: dict[str, Any] = {
-        "id": "q", "pdf": "a.pdf", "question": "What is the price?", "answer": "7.50", "mode": "text", "keys": ("7.50",),
-        "pages": (1,), "category": "text", "human": True, "cell": None,
+        "id": "q", "pdf": "a.pdf", "question": "What is the price?", "answer": "7.50", "mode": "text",
+        "keys": ("7.50",), "pages": (1,), "category": "text", "human": True, "cell": None,
     }  # fmt: skip
     return Question(**{**held, **given})
 
