@@ -20,6 +20,7 @@ Scores = Mapping[str, Mapping[str, DocumentScores]]
 Group = tuple[str, str, Callable[[Question], bool]]  # title, measure, which questions
 
 GROUPS: dict[str, Group] = {
+    "all": ("Answers of all questions that strings can score, cells by their row", "answer", lambda q: q.searchable),
     "text": ("Answer strings in the retrieved text", "answer", lambda q: q.mode == "text" and q.searchable),
     "human": (
         "Answer strings, questions by people alone",
@@ -78,7 +79,7 @@ def compare(scores: Scores, questions: Sequence[Question], contract: Sequence[Se
     tables += [_page_kinds(held, groups["cells"])] if groups["cells"] else []
     statements: list[str] = []
     metrics: dict[str, float] = {}
-    for name in ("text", "human", "cells", "rows"):
+    for name in ("all", "text", "human", "cells", "rows"):
         if groups[name] and OURS in scores:
             table, said, numbers = _gains(held, name, groups[name])
             tables.append(table)

@@ -18,6 +18,7 @@ from ....datamodules.sources.models import no_progress_bars, resolve_model
 
 WINDOW = 510  # tokens of a window; the model takes 512 with the two that frame a text
 BATCH_TOKENS = 8192
+BLOCK_CHARS = 20_000
 
 
 class TextEncoder:
@@ -54,11 +55,14 @@ class TextEncoder:
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """First and last place (exclusive) of each token in the text."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+        return [(start + a, start + b) for start, part in _blocks(text) for a, b in self._encoding(part).offsets]
 
     def count(self, text: str) -> int:
         """How many tokens a text has."""
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return sum(len(self._encoding(part).ids) for _, part in _blocks(text))
+
+    def _encoding(self, text: str) -> Any:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def cut(self, text: str, num_tokens: int) -> str:
         """The first `num_tokens` tokens of a text, as they stand in it."""
@@ -160,6 +164,17 @@ def _batches(texts: Sequence[str], lengths: Sequence[int]) -> Iterator[list[str]
         longest = max(longest, length)
     if batch:
         yield batch
+
+
+def _blocks(text: str) -> Iterator[tuple[int, str]]:
+    """A text in parts of `BLOCK_CHARS`, cut at white space, which parts tokens anyway: a book at once takes memory."""
+    start = 0
+    while start < len(text):
+        end = start + BLOCK_CHARS
+        while end < len(text) and not text[end].isspace():
+            end += 1
+        yield start, text[start:end]
+        start = end
 
 
 def _digest(model: str, text: str) -> bytes:

@@ -9,18 +9,20 @@ from ....datamodules.chunking.chunks import read_chunks
 from ....registry import UserError
 from .store import heading_path, shown_text
 
-try:
-    from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
-except ImportError:
-    raise UserError("the LlamaIndex adapter needs llama-index-core\npip install llama-index-core") from None
-
 
 def load_nodes(path: str | Path) -> list[Any]:
     """A TextNode for each chunk of a chunks.jsonl, its headings above its text.
 
     Returns:
         `VectorStoreIndex(nodes)` takes them as they are.
+
+    Raises:
+        UserError: if llama-index-core is not installed, or what `read_chunks` raises.
     """
+    try:
+        from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+    except ImportError:
+        raise UserError("the LlamaIndex adapter needs llama-index-core\npip install llama-index-core") from None
     found = []
     for chunk in read_chunks(Path(path)):
         links = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from fulgurite.lightning_modules.chunking.command import chunk
 from fulgurite.lightning_modules.chunking.retrieval import store
 from fulgurite.lightning_modules.chunking.retrieval.command import ask, cited, index
 from fulgurite.lightning_modules.chunking.retrieval.encoder import WINDOW, TextEncoder
+from fulgurite.lightning_modules.chunking.retrieval.llama_index import load_nodes
 from fulgurite.lightning_modules.chunking.retrieval.ranking import Ranker, WordIndex, fuse
 from fulgurite.lightning_modules.chunking.retrieval.store import ChunkIndex, build_index, shown_text
 from fulgurite.lightning_modules.chunking.retrieval.words import words
@@ -208,22 +210,21 @@ def test_langchain_documents(chunks: Path) -> None:
 
 def test_llama_index_nodes(chunks: Path) -> None:
     pytest.importorskip("llama_index.core", reason="llama-index-core is not installed")
-    from fulgurite.lightning_modules.chunking.retrieval.llama_index import load_nodes
-
     nodes = load_nodes(chunks)
     assert nodes[1].prev_node.node_id == nodes[0].node_id and nodes[0].next_node.node_id == nodes[1].node_id
     assert nodes[0].prev_node is None and nodes[0].source_node.node_id == next(read_chunks(chunks)).source_sha256
     assert "K17" in next(n for n in nodes if "K17" in n.text).get_content("embed")
 
 
-def test_the_adapters_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
-
+def test_the_adapters_say_what_they_need(chunks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fulgurite.lightning_modules.chunking.retrieval.langchain"
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "langchain_core.document_loaders", None)
-    with pytest.raises(UserError, match="pip install"):
+    with pytest.raises(ModuleNotFoundError, match="pip install"):
         importlib.import_module(name)
+    monkeypatch.setitem(sys.modules, "llama_index.core.schema", None)
+    with pytest.raises(UserError, match="pip install llama-index-core"):
+        load_nodes(chunks)
 
 
 def test_a_file_without_chunks_is_told(tmp_path: Path) -> None:
