@@ -71,8 +71,9 @@ def test_all_arms_in_one_table_and_no_arm_is_scored_twice(
     assert strict["ours", "BM25"]["1500 tokens"] == 1.0 and strict["ours", "BM25"]["exists in one chunk"] == 1.0
     kinds = {r["arm"]: r for r in table(results, "Table cells by the kind of page")}
     assert kinds["fixed"]["first page, exists"] is not None and kinds["ours"]["later page, no header, n = 2"] == 1.0
-    [gains] = [t for t in results["tables"] if t["title"].startswith("Ours (") and "cells, strict" in t["title"]]
+    gains, alone = [t for t in results["tables"] if t["title"].startswith("Ours (") and "cells, strict" in t["title"]]
     assert {row[0] for row in gains["rows"]} == set(ARMS) - {"ours"}
+    assert "vector search alone" in alone["title"] and {row[1] for row in alone["rows"]} == {"vector"}
     assert {"cross-table", "procedural"} <= {r["class"] for r in table(results, "By class")}
     [contract] = [r for r in table(results, "The contract") if r["document"] == "manual.pdf"]
     assert contract["violations per 100 chunks"] == 0 and contract["invented tokens"] == 0
