@@ -36,7 +36,7 @@ def draw_answers(curves: Mapping[str, Mapping[str, Any]], file: Path) -> None:
                 marker=MARKERS[number % len(MARKERS)], markersize=5,
             )  # fmt: skip
         axis.set_xticks(held["tokens"], [f"{n:,}" for n in held["tokens"]])
-        axis.set_ylim(0, 1)
+        axis.set_ylim(0, 1.03)  # a line at 1 is seen whole
         axis.set_xlabel("retrieved tokens")
         axis.set_title(held["title"], fontsize=10)
         axis.grid(alpha=0.3)
