@@ -47,7 +47,7 @@ def chunk(
     Args:
         path: a PDF, or a folder whose PDFs are read one after the other.
         out: file for the chunks, one a line.
-        reader: who reads the pages: `layout` needs no model; `fulgurite list readers` shows all.
+        reader: who reads the pages: `layout` needs no server, `rules` no weights; `fulgurite list readers` shows all.
         pages: which pages, such as 1-40 or 1-3,9-; default: all.
         batch_pages: how many pages a reader sees at a time.
         html: file for one page that shows each page's picture with its chunks.

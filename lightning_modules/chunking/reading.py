@@ -135,6 +135,11 @@ def read_document(
     )
 
 
+def read_batches(journal: Path) -> list[ReadBatch]:
+    """Batches of a finished journal, as the reader answered, before merging."""
+    return [_from_json(json.loads(line)) for line in journal.read_bytes().splitlines()[1:]]
+
+
 def _read_batch(batch: PageBatch, reader: PageReader, context: ChunkContext) -> ReadBatch:
     start = time.perf_counter()
     if isinstance(reader, PlacingReader):

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from ....datamodules.chunking.chunks import Box, PlacedChunk
 from ....datamodules.chunking.context import ChunkContext
 from ....datamodules.chunking.contract import Flag, TaggedChunk, complete_headings
+from ....datamodules.chunking.layout.blocks import TERMINAL, Block
+from ....datamodules.chunking.layout.style import DocumentStyle
+from ....datamodules.chunking.layout.tables import Row, Table, stacked
 from ....datamodules.chunking.lines import (
     is_bullet,
     is_contents_line,
@@ -22,9 +25,6 @@ from ....datamodules.chunking.lines import (
 )
 from ....datamodules.chunking.merging import joined
 from ....datamodules.chunking.verbatim import tokens
-from .blocks import TERMINAL, Block
-from .style import DocumentStyle
-from .tables import Row, Table, stacked
 
 TARGET_CHARS = 1000  # a chunk of plain text ends at the first paragraph's end beyond this
 MAX_STEP_AHEAD = 4  # blocks between two steps of one procedure
@@ -49,11 +49,16 @@ class _Open:
 class Decider:
     """Turns the blocks of a batch into chunks.
 
+    Attributes:
+        look_ahead: blocks between two steps of one procedure.
+
     Args:
         style: of the document.
         context: what the batch before has left.
         target_chars: length from which a chunk of plain text ends with its paragraph.
     """
+
+    look_ahead = MAX_STEP_AHEAD
 
     def __init__(self, style: DocumentStyle, context: ChunkContext, target_chars: int = TARGET_CHARS) -> None:
         self.style, self.context, self.target_chars = style, context, target_chars
@@ -84,7 +89,7 @@ class Decider:
             elif level:
                 self._heading(level, block)
             else:
-                self._text(block, kept[k + 1 : k + 1 + MAX_STEP_AHEAD])
+                self._text(block, kept[k + 1 : k + 1 + self.look_ahead])
         self._heading_texts()
         self._flush()
         return self.chunks
@@ -96,11 +101,11 @@ class Decider:
         return dropped
 
     def _leave_out(self, block: Block) -> None:
-        self.left_out.setdefault(block.page, []).append("\n".join(_line_texts(block)))
+        self.left_out.setdefault(block.page, []).append("\n".join(line_texts(block)))
 
     def _is_contents(self, block: Block) -> bool:
         """Whether a block is part of a table of contents: by its leaders, or its page numbers under such a heading."""
-        texts = _line_texts(block)
+        texts = line_texts(block)
         entries = sum(is_contents_line(text) for text in texts)
         if entries and 2 * entries >= len(texts):
             return True
@@ -141,7 +146,7 @@ class Decider:
             alone = self.headings[level - 1] == " ".join(block.text.split()) or level == 3
             if alone:
                 self.open.texts.append(" ".join(block.text.split()))
-                self.open.boxes.append(_box(block))
+                self.open.boxes.append(box_of(block))
         self.waiting = []
 
     def _text(self, block: Block, ahead: Sequence[Block]) -> None:
@@ -149,7 +154,7 @@ class Decider:
         if not text:
             return
         step, bullet = step_number(text), is_bullet(text)
-        if self.first and not self.waiting:
+        if self.first and not self.waiting and not self.open.texts:
             self.open.continues = self._flag(text, step, bullet, ahead)
         carried = self.open.continues == "True" and not self.open.texts
         procedure = self.context.open_procedure
@@ -212,7 +217,7 @@ class Decider:
             opened.texts[-1] = joined(opened.texts[-1], text)
         else:
             opened.texts.append(text)
-        opened.boxes.append(_box(block))
+        opened.boxes.append(box_of(block))
 
     def _flush(self) -> None:
         opened, self.open = self.open, _Open()
@@ -232,7 +237,7 @@ class Decider:
             return
         if table.title:
             self.open.texts.append(table.title)
-            self.open.boxes.append(_box(block))
+            self.open.boxes.append(box_of(block))
         self._flush()
         self.waiting = []
         top = "\n".join([table_line(header), separator_line(len(header))])
@@ -247,7 +252,7 @@ class Decider:
         """Rows and header: the open table's own where this one goes on from it."""
         rows, own = table.rows, table.header
         if self.table and len(self.table) == len(rows[0].cells):
-            same = next((n for n in (1, 2, 3) if n < len(rows) and _alike(stacked(rows[:n]), self.table)), 0)
+            same = next((n for n in (1, 2, 3) if n < len(rows) and header_alike(stacked(rows[:n]), self.table)), 0)
             if same:
                 return rows[same:], self.table
             headed = rows[0].bold and not all(row.bold for row in rows)
@@ -271,16 +276,19 @@ class Decider:
         self.table, self.waiting = (), []
 
 
-def _line_texts(block: Block) -> list[str]:
+def line_texts(block: Block) -> list[str]:
+    """Texts of a block's lines, or of a table's rows."""
     if block.table is None:
         return [line.text for line in block.lines]
     return [" ".join(c for c in row.cells if c) for row in block.table.rows]
 
 
-def _alike(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+def header_alike(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+    """Whether two headers say the same."""
     return [tokens(c) for c in first] == [tokens(c) for c in second]
 
 
-def _box(block: Block) -> Box:
+def box_of(block: Block) -> Box:
+    """Where a block stands."""
     r = block.region
     return Box(block.page, r.x0, r.y0, r.x1, r.y1)

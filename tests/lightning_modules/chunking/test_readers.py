@@ -40,7 +40,7 @@ def quick(url: str, **options: Any) -> OpenAIReader:
 
 
 def test_the_registry_has_them() -> None:
-    assert list(READERS) == ["layout", "openai", "recorded"]
+    assert list(READERS) == ["layout", "openai", "recorded", "rules"]
     assert isinstance(LayoutReader(), PageReader) and READERS["openai"] is OpenAIReader
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....datamodules.chunking.strokes import Stroke
-from ....datamodules.chunking.words import Word
+from ..strokes import Stroke
+from ..words import Word
 from .text_lines import Region
 
 
@@ -26,6 +26,11 @@ class Frame:
     width: float
     height: float
 
+    @property
+    def upright_size(self) -> tuple[float, float]:
+        """Width and height of the page in the frame, in points."""
+        return (self.height, self.width) if self.turn in (90, -90) else (self.width, self.height)
+
     @classmethod
     def of(cls, words: Sequence[Word], width: float, height: float) -> Frame:
         """The frame of most of a page's characters."""
@@ -39,7 +44,7 @@ class Frame:
         found = []
         for word in words:
             angle = (word.angle - self.turn + 180) % 360 - 180
-            r = self._into(Region(word.x0, word.y0, word.x1, word.y1))
+            r = self.into(Region(word.x0, word.y0, word.x1, word.y1))
             turned = dataclasses.replace(word, x0=r.x0, y0=r.y0, x1=r.x1, y1=r.y1, angle=angle)
             if turned.upright:
                 found.append(turned)
@@ -47,7 +52,7 @@ class Frame:
 
     def strokes(self, strokes: Sequence[Stroke]) -> list[Stroke]:
         """Strokes at their place in the frame."""
-        placed = [self._into(Region(s.x0, s.y0, s.x1, s.y1)) for s in strokes]
+        placed = [self.into(Region(s.x0, s.y0, s.x1, s.y1)) for s in strokes]
         return [Stroke(r.x0, r.y0, r.x1, r.y1) for r in placed]
 
     def shown(self, region: Region) -> Region:
@@ -60,7 +65,8 @@ class Frame:
             return Region(y0, h - x1, y1, h - x0)
         return Region(w - x1, h - y1, w - x0, h - y0) if self.turn else region
 
-    def _into(self, region: Region) -> Region:
+    def into(self, region: Region) -> Region:
+        """A region of the shown page at its place in the frame."""
         w, h = self.width, self.height
         x0, y0, x1, y1 = region.x0, region.y0, region.x1, region.y1
         if self.turn == 90:

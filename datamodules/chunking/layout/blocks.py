@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import statistics
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
-from ....datamodules.chunking.lines import is_bullet, is_contents_line, step_number
-from ....datamodules.chunking.pages import Page
-from ....datamodules.chunking.words import UPRIGHT_DEGREES, Word, words_of
+from ..lines import is_bullet, is_contents_line, step_number
+from ..pages import Document, Page
+from ..words import UPRIGHT_DEGREES, Word, words_of
 from .aligned import aligned_tables
 from .open_tables import open_tables
 from .tables import Table, ruled_tables
@@ -24,6 +26,9 @@ BLOCK_GAP = 0.55  # of the type size, between the em boxes of two lines: a wider
 SIZE_STEP = 0.08
 INDENT = (0.7, 4.0)  # of the type size: how far a paragraph's first line is set in
 TERMINAL = tuple(".!?:;。！？")
+HELD_PAGES = 26  # those that a style is told from, and a batch's last
+_held: WeakKeyDictionary[Document, OrderedDict[int, list[Block]]] = WeakKeyDictionary()
+_NO_FRAME = Frame(0, 0.0, 0.0)  # until the page's own is known
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Block:
         column: (left, right) of the column it stands in.
         upright: where it stands in the frame in which its text is upright; `region` where the page is not turned.
         height: of that frame, in points.
+        frame: between the shown page and that frame.
         outermost: whether nothing stands above it on its page, or nothing below it.
     """
 
@@ -54,11 +60,24 @@ class Block:
     column: tuple[float, float]
     upright: Region
     height: float
+    frame: Frame
     outermost: bool = False
 
 
 def page_blocks(page: Page) -> list[Block]:
-    """The blocks of a page's text layer, in reading order; none where there is no text layer."""
+    """The blocks of a page's text layer, in reading order; none where there is no text layer.
+
+    Those of a document's last `HELD_PAGES` pages are kept: its style is told from pages that are then read.
+    """
+    held = _held.setdefault(page.document, OrderedDict())
+    if page.number not in held:
+        held[page.number] = _read_blocks(page)
+        if len(held) > HELD_PAGES:
+            held.popitem(last=False)
+    return held[page.number]
+
+
+def _read_blocks(page: Page) -> list[Block]:
     found = words_of(page)
     frame = Frame.of(found, page.width, page.height)
     words = frame.upright(found)
@@ -77,14 +96,14 @@ def page_blocks(page: Page) -> list[Block]:
 
 
 def _shown(block: Block, frame: Frame) -> Block:
-    height = frame.width if frame.turn in (90, -90) else frame.height
+    height = frame.upright_size[1]
     if not frame.turn:
-        return dataclasses.replace(block, height=height)
+        return dataclasses.replace(block, height=height, frame=frame)
     table = block.table
     if table is not None:
         rows = tuple(dataclasses.replace(row, region=frame.shown(row.region)) for row in table.rows)
         table = dataclasses.replace(table, region=frame.shown(table.region), rows=rows)
-    return dataclasses.replace(block, region=frame.shown(block.region), table=table, height=height)
+    return dataclasses.replace(block, region=frame.shown(block.region), table=table, height=height, frame=frame)
 
 
 def turned_words(page: Page) -> list[Word]:
@@ -159,8 +178,8 @@ def _block(page: int, lines: Sequence[TextLine], column: tuple[float, float]) ->
     text = join_lines(line.text for line in lines)
     size = statistics.median(line.size for line in lines)
     box = Region.around(lines)
-    return Block(page, box, text, size, all(x.bold for x in lines), tuple(lines), None, column, box, 0.0)
+    return Block(page, box, text, size, all(x.bold for x in lines), tuple(lines), None, column, box, 0.0, _NO_FRAME)
 
 
 def _table_block(page: int, table: Table, column: tuple[float, float]) -> Block:
-    return Block(page, table.region, "", 0.0, False, (), table, column, table.region, 0.0)
+    return Block(page, table.region, "", 0.0, False, (), table, column, table.region, 0.0, _NO_FRAME)

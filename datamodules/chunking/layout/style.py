@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....datamodules.chunking.lines import is_bullet, is_page_number, step_number
-from ....datamodules.chunking.pages import Document
-from ....datamodules.chunking.rules import PLACEHOLDERS
+from ..lines import is_bullet, is_page_number, step_number
+from ..pages import Document
+from ..rules import PLACEHOLDERS
 from .blocks import Block, page_blocks
 
 SAMPLE_PAGES = 24

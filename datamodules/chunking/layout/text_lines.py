@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ....datamodules.chunking.words import SOFT_HYPHEN, Word
+from ..words import SOFT_HYPHEN, Word
 
 PIECE_GAP = 1.15  # of the type size: a wider gap ends a fragment
 MIN_COLUMN_ITEMS = 4
@@ -95,13 +95,17 @@ def pieces_of(words: Sequence[Word]) -> list[Piece]:
             runs.append([word])
     runs.sort(key=lambda run: (run[0].y0, run[0].x0))
     joined: list[list[Word]] = []
+    boxes: list[Region] = []
     for run in runs:
-        near = next((r for r in reversed(joined[-24:]) if _touch(r, run)), None)
+        box = Region.around(run)
+        recent = range(len(joined) - 1, max(-1, len(joined) - 25), -1)
+        near = next((k for k in recent if _touch(boxes[k], joined[k][0].size, box, run[0].size)), None)
         if near is None:
             joined.append(run)
+            boxes.append(box)
         else:
-            near.extend(run)
-            near.sort(key=lambda w: w.x0)
+            joined[near] = sorted([*joined[near], *run], key=lambda w: w.x0)
+            boxes[near] = Region.around([boxes[near], box])
     return [_piece(run) for run in joined]
 
 
@@ -111,11 +115,10 @@ def _adjoins(run: list[Word], word: Word) -> bool:
     return _same_line(last, word) and -0.3 * word.size <= gap <= PIECE_GAP * max(min(last.size, word.size), 4.0)
 
 
-def _touch(first: list[Word], second: list[Word]) -> bool:
-    a, b = Region.around(first), Region.around(second)
-    size = max(min(first[0].size, second[0].size), 4.0)
+def _touch(a: Region, first_size: float, b: Region, second_size: float) -> bool:
+    size = max(min(first_size, second_size), 4.0)
     gap = max(b.x0 - a.x1, a.x0 - b.x1)
-    return _same_line(a, b) and -0.3 * size <= gap <= PIECE_GAP * size
+    return -0.3 * size <= gap <= PIECE_GAP * size and _same_line(a, b)
 
 
 def _same_line(a: Region | Word, b: Region | Word) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from ....datamodules.chunking.strokes import Stroke
-from ....datamodules.chunking.words import Word
+from ..strokes import Stroke
+from ..words import Word
 from .aligned import columns_of, row_of
 from .tables import Table
 from .text_lines import Region, lines_of, pieces_of
@@ -50,4 +50,4 @@ def _table(rules: Sequence[Stroke], words: Sequence[Word]) -> Table | None:
     cells = [len(c.split()) for band in bands for c in band.cells if c]
     if not 1 <= num_header <= MAX_HEADER_LINES or statistics.median(cells) > MAX_CELL_WORDS:
         return None
-    return Table(region, bands, num_header, ruled=False)
+    return Table(region, bands, num_header, ruled=False, lines=tuple(lines))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ....datamodules.chunking.strokes import Stroke
-from ....datamodules.chunking.words import Word
-from .text_lines import Region, join_lines, lines_of, pieces_of
+from ..strokes import Stroke
+from ..words import Word
+from .text_lines import Region, TextLine, join_lines, lines_of, pieces_of
 
 SNAP = 2.5  # points within which two strokes are one
 TOUCH = 4.0  # points by which strokes may miss each other
@@ -45,6 +45,7 @@ class Table:
         num_header: how many of them look like its header; 0 where none does.
         title: text of a band above them that is one cell.
         ruled: whether strokes part its cells.
+        lines: of one that no strokes part, the lines it was made of, in the frame in which its text is upright.
     """
 
     region: Region
@@ -52,6 +53,7 @@ class Table:
     num_header: int
     title: str = ""
     ruled: bool = True
+    lines: tuple[TextLine, ...] = ()
 
     @property
     def header(self) -> tuple[str, ...]:

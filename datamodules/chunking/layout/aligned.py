@@ -77,7 +77,7 @@ def _table(lines: Sequence[TextLine]) -> Table | None:
     if numbers < 0.4 * len(beyond) and not (num_header and bands[0].bold):
         return None
     rows_joined = (*bands[:num_header], *_labels_joined(bands[num_header:]))
-    return Table(Region.around(lines), rows_joined, num_header, ruled=False)
+    return Table(Region.around(lines), rows_joined, num_header, ruled=False, lines=tuple(lines))
 
 
 def _labels_joined(bands: Sequence[Row]) -> list[Row]:
