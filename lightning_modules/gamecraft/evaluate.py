@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,8 +131,10 @@ def measure(
     from .evaluation.prediction import predict_chunks
     from .evaluation.response import SPEEDS, speed_response
 
+    begun = time.monotonic()
+
     def say(what: str) -> None:
-        Console(stderr=True).print(f"evaluate: {what}", highlight=False)
+        Console(stderr=True).print(f"evaluate, {time.monotonic() - begun:.0f} s: {what}", highlight=False)
 
     out.mkdir(parents=True, exist_ok=True)
     key, played = models[0]
