@@ -126,7 +126,8 @@ def installed(
 
 def shipped(clone: Path) -> set[str]:
     """Every file that belongs to the package, relative to the root."""
-    files = [f for room in ROOMS for f in (clone / room).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    folders = (*ROOMS, "weights")
+    files = [f for room in folders for f in (clone / room).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
     return {f.relative_to(clone).as_posix() for f in [*clone.glob("*.py"), clone / "py.typed", *files]}
 
 
