@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...datamodules.paro.captures import SPLITS, Film
-from ...registry import UserError
+from ...registry import ROOT, UserError
 
 # two films to make plans from, two to test them on: other pictures, other keys, other noise
 KEYS = {
@@ -158,9 +158,12 @@ def open_subject(
 ) -> GameCraftSubject | DiffusersSubject:
     """The pipeline in a folder, by the class that its model_index.json names.
 
+    A folder that is not there is looked for among the released weights, which lie with the package.
+
     Raises:
         UserError: if there is none.
     """
+    model = model if model.exists() or not (ROOT / model).is_dir() else ROOT / model
     index = model / "model_index.json"
     if not index.is_file():
         raise UserError(f"{model}: holds no pipeline (model_index.json is missing)\n"

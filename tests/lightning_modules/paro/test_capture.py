@@ -13,7 +13,7 @@ from fulgurite.datamodules.paro.module import AttentionCaptureDataModule
 from fulgurite.kernels.adapters.serve import serve
 from fulgurite.kernels.api import attention
 from fulgurite.lightning_modules.paro.capture import capture
-from fulgurite.lightning_modules.paro.subjects import GameCraftSubject, read_films
+from fulgurite.lightning_modules.paro.subjects import GameCraftSubject, open_subject, read_films
 from fulgurite.registry import UserError
 
 
@@ -117,3 +117,9 @@ def test_prompts_from_a_file(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(UserError, match=match):
             read_films(file)
+
+
+def test_the_released_weights_are_found_from_any_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    subject = open_subject(Path("weights/gamecraft-doom"), torch.device("cpu"))
+    assert isinstance(subject, GameCraftSubject)
