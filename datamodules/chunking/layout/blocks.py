@@ -97,7 +97,7 @@ def _read_blocks(page: Page) -> list[Block]:
 
 def _shown(block: Block, frame: Frame) -> Block:
     height = frame.upright_size[1]
-    if not frame.turn:
+    if not frame.turn and not frame.skew:
         return dataclasses.replace(block, height=height, frame=frame)
     table = block.table
     if table is not None:
