@@ -7,8 +7,10 @@ gathered in groups, and all lines of a group have one size. Whether type is bold
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +22,8 @@ EM_BOX = 1.2  # height of the glyphs' boxes, in type sizes, as text layers give 
 SAME_SIZE = 0.16  # two neighbouring sizes that differ by less are one
 MIN_LENGTH = 4.0  # of its height: a shorter line does not tell how the page is turned
 MAX_SKEW = 10.0  # degrees
+SOFT_HYPHEN = "\N{SOFT HYPHEN}"
+_CUT = re.compile(r"[^\W\d_][-\u2010]$")
 
 
 def glyphs_of(page: OcrPage) -> Glyphs:
@@ -27,6 +31,8 @@ def glyphs_of(page: OcrPage) -> Glyphs:
     skew = skew_of(page.lines)
     lines = [line for line in page.lines if _is_upright(line, skew)]
     sizes = _sizes(lines, page.scale)
+    # a hyphen at a line's end is marked as text layers mark it, so that the cut word is made whole
+    lines = [replace(x, text=x.text[:-1] + SOFT_HYPHEN) if _CUT.search(x.text) else x for x in lines]
     order = sorted(range(len(lines)), key=lambda k: _middle(lines[k])[1])
     text: list[str] = []
     boxes: list[tuple[float, float, float, float]] = []
