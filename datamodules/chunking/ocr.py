@@ -19,10 +19,12 @@ import numpy as np
 
 from ...registry import UserError
 from ..files import atomic_write
+from .layout_network import LayoutNetwork
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from .layout.text_lines import Region
     from .pages import Glyphs, Page
 
 Corners = tuple[tuple[float, float], ...]  # top left, top right, bottom right, bottom left, in pixels
@@ -82,7 +84,8 @@ class PageOcr:
 
     Attributes:
         seconds: time that reading took in this process.
-        num_read: pages read in this process; those found in the folder are not counted.
+        num_read: pictures read in this process; those found in the folder are not counted.
+        network: tells the figures of the pages that are read.
 
     Raises:
         UserError: for another mode.
@@ -94,6 +97,7 @@ class PageOcr:
         self.mode, self.folder = mode, folder
         self.seconds = 0.0
         self.num_read = 0
+        self.network = LayoutNetwork()
         self._engine: Any = None
         self._held: OrderedDict[tuple[Path, int], OcrPage] = OrderedDict()
 
@@ -117,6 +121,21 @@ class PageOcr:
             if len(self._held) > HELD_PAGES:
                 self._held.popitem(last=False)
         return self._held[key]
+
+    def read_crop(self, page: Page, region: Region) -> OcrPage:
+        """The lines of a part of a page, in pixels of that part.
+
+        Args:
+            page: it lies on.
+            region: in points.
+
+        Raises:
+            UserError: if rapidocr is not installed.
+        """
+        dpi = min(float(DPI), 72 * (MAX_PIXELS / (page.width * page.height)) ** 0.5)
+        scale = dpi / 72
+        box = (region.x0 * scale, region.y0 * scale, region.x1 * scale, region.y1 * scale)
+        return self._of_picture(page.picture(dpi).crop(tuple(map(round, box))), scale)
 
     def _of_picture(self, picture: Image.Image, scale: float) -> OcrPage:
         if _is_blank(picture):

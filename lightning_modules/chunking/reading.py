@@ -13,6 +13,7 @@ from typing import Any
 from ...datamodules.chunking.chunks import Chunk, PlacedChunk, number_chunks, placed_from_json, placed_to_json
 from ...datamodules.chunking.context import ChunkContext
 from ...datamodules.chunking.contract import TaggedChunk, complete_headings, parse
+from ...datamodules.chunking.figures import embedded_text
 from ...datamodules.chunking.merging import MergePolicy, merge
 from ...datamodules.chunking.pages import Document, PageBatch
 from ...datamodules.chunking.places import place_chunks
@@ -61,6 +62,7 @@ class DocumentResult:
         pages_by_ocr: numbers of pages that were read off their picture.
         ocr_seconds: what that took, also in an earlier call that this one went on from, and on pages that were
             not asked for but tell the document's style.
+        layout_seconds: time of the layout network that finds figures, in this call.
     """
 
     source: str
@@ -74,6 +76,7 @@ class DocumentResult:
     resumed: int = 0
     pages_by_ocr: list[int] = field(default_factory=list)
     ocr_seconds: float = 0.0
+    layout_seconds: float = 0.0
 
 
 def read_document(
@@ -110,7 +113,8 @@ def read_document(
         "batch_pages": batch_pages,
         "ocr": document.ocr.mode if document.ocr else "never",
     }
-    before = document.ocr.seconds if document.ocr else 0.0
+    eyes = document.ocr
+    before = (eyes.seconds, eyes.network.seconds) if eyes else (0.0, 0.0)
     done = _resume(journal, head)
     resumed = len(done)
     progress(sum(len(b.pages) for b in done))
@@ -133,7 +137,7 @@ def read_document(
     ocr_seconds = 0.0
     for n in numbers:
         page = document.page(n)
-        layers[n] = page.text
+        layers[n] = "\n".join(part for part in (page.text, embedded_text(page)) if part)
         if page.read is not None and page.text.strip():
             by_ocr.append(n)
             ocr_seconds += page.read.seconds
@@ -148,7 +152,8 @@ def read_document(
         seconds=sum(part.seconds for part in done),
         resumed=resumed,
         pages_by_ocr=by_ocr,
-        ocr_seconds=max(ocr_seconds, document.ocr.seconds - before if document.ocr else 0.0),
+        ocr_seconds=max(ocr_seconds, eyes.seconds - before[0]) if eyes else 0.0,
+        layout_seconds=eyes.network.seconds - before[1] if eyes else 0.0,
     )
 
 
