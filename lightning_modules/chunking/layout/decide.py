@@ -259,7 +259,7 @@ class Decider:
         top = "\n".join([table_line(header), separator_line(len(header))])
         for k, row in enumerate(rows):
             box = Box(block.page, row.region.x0, row.region.y0, row.region.x1, row.region.y1)
-            cut = k == 0 and bool(self.table) and self._is_cut(row)
+            cut = k == 0 and len(self.table) == len(header) and self._is_cut(row)
             line = table_line(row.cells)
             self._emit("True" if cut else "False", line if cut else f"{top}\n{line}", (box,))
         self.table, self.table_page = header, block.page
