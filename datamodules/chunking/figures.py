@@ -100,7 +100,7 @@ def drawn_figures(seen: Sequence[SeenRegion], read: OcrPage, picture: Image.Imag
         long = sum(len(line.text) for line in inner if line.text.count(" ") + 1 >= LONG_LINE)
         if part_HW.mean() < MIN_INK or long > MAX_LONG * letters:
             continue
-        if any(_shared(r, other) > MAX_SAME for other in (*kept, *tables)):
+        if any(shared(r, other) > MAX_SAME for other in (*kept, *tables)):
             continue
         kept.append(r)
     return [Region(r.x0 / read.scale, r.y0 / read.scale, r.x1 / read.scale, r.y1 / read.scale) for r in kept]
@@ -124,7 +124,7 @@ def embedded_pictures(page: Page) -> list[Region]:
     shown = [Region(max(r.x0, 0.0), max(r.y0, 0.0), min(r.x1, page.width), min(r.y1, page.height)) for r in found]
     kept: list[Region] = []
     for r in sorted(shown, key=_area, reverse=True):
-        if MIN_SHARE <= _area(r) / area <= MAX_SHARE and all(_shared(r, other) <= MAX_SAME for other in kept):
+        if MIN_SHARE <= _area(r) / area <= MAX_SHARE and all(shared(r, other) <= MAX_SAME for other in kept):
             kept.append(r)
     return kept
 
@@ -139,6 +139,14 @@ def embedded_text(page: Page) -> str:
 def is_caption(text: str) -> bool:
     """Whether a paragraph names a figure by its number."""
     return CAPTION.match(text.strip()) is not None
+
+
+def shared(a: Region, b: Region) -> float:
+    """Share of the smaller one that both cover."""
+    inside = _area(Region(max(a.x0, b.x0), max(a.y0, b.y0), min(a.x1, b.x1), min(a.y1, b.y1)))
+    if a.x0 > b.x1 or b.x0 > a.x1 or a.y0 > b.y1 or b.y0 > a.y1:
+        return 0.0
+    return inside / max(min(_area(a), _area(b)), 1e-6)
 
 
 def _place(pdfium: Any, item: Any, transform: np.ndarray) -> Region | None:
@@ -170,11 +178,3 @@ def _middle(line: OcrLine) -> tuple[float, float]:
 
 def _area(r: Region) -> float:
     return max(r.x1 - r.x0, 0.0) * max(r.y1 - r.y0, 0.0)
-
-
-def _shared(a: Region, b: Region) -> float:
-    """Share of the smaller one that both cover."""
-    inside = _area(Region(max(a.x0, b.x0), max(a.y0, b.y0), min(a.x1, b.x1), min(a.y1, b.y1)))
-    if a.x0 > b.x1 or b.x0 > a.x1 or a.y0 > b.y1 or b.y0 > a.y1:
-        return 0.0
-    return inside / max(min(_area(a), _area(b)), 1e-6)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .layout.text_lines import Region
-    from .pages import Glyphs, Page
+    from .pages import Page
 
 Corners = tuple[tuple[float, float], ...]  # top left, top right, bottom right, bottom left, in pixels
 OcrMode = Literal["auto", "never", "always"]
@@ -33,6 +33,9 @@ MODES: tuple[OcrMode, ...] = get_args(OcrMode)
 DPI = 150
 MAX_PIXELS = 9_000_000  # A2 at 150 dpi; a larger page is read at a lower resolution
 MIN_LAYER_CHARS = 24  # letters and digits: a text layer of fewer is as good as none
+INK_DPI = 48
+DARK = 200  # grey level; lighter is paper
+MIN_LOOSE_INK = 0.0004  # of the page: a word or two
 MIN_SCORE = 0.5  # rapidocr's own, for a line
 MIN_MARK_SCORE = 0.75  # for what stands alone: it may be a speck
 MIN_CONTRAST = 24  # grey levels between paper and darkest ink: a page of less is empty
@@ -78,8 +81,8 @@ class PageOcr:
     """Reads pages and keeps the lines in a folder, one file a picture, named by the picture's digest.
 
     Args:
-        mode: `auto` reads pages whose text layer holds fewer than `MIN_LAYER_CHARS` letters and digits, `always` all
-            pages in the place of their text layer, `never` none.
+        mode: `auto` reads pages whose text layer holds fewer than `MIN_LAYER_CHARS` letters and digits, if they show
+            more than these; `always` reads all pages in the place of their text layer, `never` none.
         folder: where what was read is kept; it need not exist.
 
     Attributes:
@@ -101,11 +104,11 @@ class PageOcr:
         self._engine: Any = None
         self._held: OrderedDict[tuple[Path, int], OcrPage] = OrderedDict()
 
-    def wants(self, layer: Glyphs) -> bool:
-        """Whether a page with this text layer is read."""
+    def wants(self, page: Page) -> bool:
+        """Whether a page is read."""
         if self.mode != "auto":
             return self.mode == "always"
-        return sum(map(str.isalnum, layer.text)) < MIN_LAYER_CHARS
+        return sum(map(str.isalnum, page.layer.text)) < MIN_LAYER_CHARS and _loose_ink(page) >= MIN_LOOSE_INK
 
     def read(self, page: Page) -> OcrPage:
         """The lines of a page.
@@ -209,6 +212,15 @@ def engine_name() -> str:
         return f"rapidocr {version('rapidocr')}, marks 1"
     except ModuleNotFoundError:
         raise UserError(NEEDS) from None
+
+
+def _loose_ink(page: Page) -> float:
+    """Share of a page that is dark outside its text layer's glyphs."""
+    dark_HW = np.array(page.picture(INK_DPI).convert("L")) < DARK
+    scale = INK_DPI / 72
+    for x0, y0, x1, y1 in np.nan_to_num(page.layer.boxes).clip(0).tolist():
+        dark_HW[int(y0 * scale) : int(y1 * scale) + 2, int(x0 * scale) : int(x1 * scale) + 2] = False
+    return float(dark_HW.mean()) if dark_HW.size else 0.0
 
 
 def _is_blank(picture: Image.Image) -> bool:

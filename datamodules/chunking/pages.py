@@ -91,7 +91,7 @@ class Page:
             UserError: if the page has to be read and the packages for that are missing.
         """
         ocr = self.document.ocr
-        return ocr.read(self) if ocr is not None and ocr.wants(self.layer) else None
+        return ocr.read(self) if ocr is not None and ocr.wants(self) else None
 
     @cached_property
     def glyphs(self) -> Glyphs:

@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MIN_FLAT = 18.0  # points: dashes of large type are shorter
-MIN_TALL = 9.0
-MAX_THICK = 3.5
-GAP = 1.5  # points of a stroke that blur and noise may break
-INK = 0.3  # of the way from paper to the darkest: thin grey rules count
+MIN_TALL = 11.0  # a row of a table is higher
+MAX_THICK = 3.4  # points; what is thicker is a filled box
+SMEAR_FLAT, SMEAR_TALL = 7.0, 2.4  # points over which its darkness is averaged, so that noise does not break it; a
+# standing one is averaged over less than the gap between two lines, else letters below each other became one
+CONTRAST = 0.12  # of the way from paper to ink, by which a stroke is darker than what lies beside it
+LETTERS = 0.2  # of a line's box at its top and bottom, where few letters are: rules of narrow rows reach into it
+COVERED = 0.6  # share of a lying stroke inside lines of text, from which it is made of letters
 MAX_STROKES = 2000
+
+Box = tuple[float, float, float, float]
 
 
 def picture_strokes(picture: Image.Image, read: OcrPage) -> tuple[Stroke, ...]:
@@ -42,49 +47,58 @@ def picture_strokes(picture: Image.Image, read: OcrPage) -> tuple[Stroke, ...]:
     height, width = grey_HW.shape
     centre = (width / 2, height / 2)
     turn = cv2.getRotationMatrix2D(centre, skew, 1.0)
-    paper = float(np.percentile(grey_HW, 90))
+    ink, paper = (float(v) for v in np.percentile(grey_HW, (0.5, 90)))
     upright_HW = cv2.warpAffine(grey_HW, turn, (width, height), flags=cv2.INTER_LINEAR, borderValue=int(paper))
-    level = paper - INK * (paper - float(np.percentile(grey_HW, 0.5)))
-    ink_HW = (upright_HW < level).astype(np.uint8)
-    found = [*_runs(ink_HW, read.scale, True), *_runs(ink_HW.T, read.scale, False)]
-    text_boxes = [_upright_box(line.corners, centre, skew, read.scale) for line in read.lines]
-    kept = [s for s in found if s.horizontal or not any(_within(s, box) for box in text_boxes)]
+    level = CONTRAST * (paper - ink)
+    boxes = [_upright_box(line.corners, centre, skew, read.scale) for line in read.lines]
+    flat = [s for s in _runs(upright_HW, level, read.scale, MIN_FLAT, SMEAR_FLAT) if not _of_letters(s, boxes)]
+    tall = [Stroke(s.y0, s.x0, s.y1, s.x1) for s in _runs(upright_HW.T, level, read.scale, MIN_TALL, SMEAR_TALL)]
+    kept = [*flat, *(s for s in tall if not any(_within(s, box) for box in boxes))]
     if len(kept) > MAX_STROKES:
         return ()
     return tuple(_shown(s, centre, skew, read.scale) for s in kept)
 
 
-def _runs(ink_HW: np.ndarray, scale: float, flat: bool) -> list[Stroke]:
-    """Lying strokes of a picture; with `flat` false the picture is transposed, and they stand."""
+def _runs(grey_HW: np.ndarray, level: float, scale: float, min_points: float, smear_points: float) -> list[Stroke]:
+    """Lying strokes of a picture: thin runs of what is darker than the paper above and below."""
     import cv2
 
-    length = round((MIN_FLAT if flat else MIN_TALL) * scale)
-    gap = max(1, round(GAP * scale))
-    # the skew is known to a tenth of a degree or so: over a long stroke that is a pixel, which closing bridges
-    closed = cv2.morphologyEx(np.ascontiguousarray(ink_HW), cv2.MORPH_CLOSE, np.ones((2, gap), np.uint8))
-    runs = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
-    joined = cv2.dilate(runs, np.ones((3, gap), np.uint8))
-    count, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    across, length = max(3, round(MAX_THICK * scale)), round(min_points * scale)
+    smear = max(3, round(smear_points * scale))
+    darker_HW = cv2.morphologyEx(np.ascontiguousarray(grey_HW), cv2.MORPH_BLACKHAT, np.ones((across, 1), np.uint8))
+    runs_HW = (cv2.blur(darker_HW, (smear, 1)) > level).astype(np.uint8)
+    runs_HW = cv2.morphologyEx(runs_HW, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
+    # the skew is known to a hundredth of a degree or so: a long stroke may still climb by a pixel
+    count, _, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(runs_HW, np.ones((3, 3), np.uint8)))
     found = []
     for k in range(1, min(count, 4 * MAX_STROKES)):
         x, y, w, h = (int(v) for v in stats[k, :4])
-        if (h - 2) / scale > MAX_THICK or w < length:
-            continue  # a filled box, or a picture
-        middle, start, end = (y + h / 2) / scale, (x + gap / 2) / scale, (x + w - gap / 2) / scale
-        found.append(Stroke(start, middle, end, middle) if flat else Stroke(middle, start, middle, end))
+        if h - 2 <= 2 * across:
+            middle, end = (y + h / 2) / scale, (x + w - 1) / scale
+            found.append(Stroke((x + 1) / scale, middle, end, middle))
     return found
+
+
+def _of_letters(stroke: Stroke, boxes: list[Box]) -> bool:
+    """Whether a lying stroke is a row of letters' parts, smeared into one."""
+    inside = 0.0
+    for x0, y0, x1, y1 in boxes:
+        margin = LETTERS * (y1 - y0)
+        if y0 + margin < stroke.y0 < y1 - margin:
+            inside += max(0.0, min(x1, stroke.x1) - max(x0, stroke.x0))
+    return inside > COVERED * (stroke.x1 - stroke.x0)
 
 
 def _upright_box(
     corners: tuple[tuple[float, float], ...], centre: tuple[float, float], skew: float, scale: float
-) -> tuple[float, float, float, float]:
+) -> Box:
     cos, sin = math.cos(math.radians(skew)), math.sin(math.radians(skew))
     xs = [centre[0] + (x - centre[0]) * cos + (y - centre[1]) * sin for x, y in corners]
     ys = [centre[1] - (x - centre[0]) * sin + (y - centre[1]) * cos for x, y in corners]
     return min(xs) / scale, min(ys) / scale, max(xs) / scale, max(ys) / scale
 
 
-def _within(stroke: Stroke, box: tuple[float, float, float, float]) -> bool:
+def _within(stroke: Stroke, box: Box) -> bool:
     """Whether an upright stroke is part of a letter: it does not reach beyond its line."""
     return box[0] <= stroke.x0 <= box[2] and stroke.y0 >= box[1] - 1 and stroke.y1 <= box[3] + 1
 

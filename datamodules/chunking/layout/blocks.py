@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from ..figures import figures_of, is_caption
+from ..figures import figures_of, is_caption, shared
 from ..lines import is_bullet, is_contents_line, step_number
 from ..pages import Document, Page
 from ..strokes import Stroke
@@ -28,6 +28,7 @@ BLOCK_GAP = 0.55  # of the type size, between the em boxes of two lines: a wider
 SIZE_STEP = 0.08
 INDENT = (0.7, 4.0)  # of the type size: how far a paragraph's first line is set in
 TERMINAL = tuple(".!?:;。！？")
+GRID_SHARE = 0.5  # of a figure or of a table: what both cover, for the figure to be that table
 CAPTION_GAP = 3.0  # of its type size, between a figure and its caption
 HELD_PAGES = 26  # those that a style is told from, and a batch's last
 _held: WeakKeyDictionary[Document, OrderedDict[int, list[Block]]] = WeakKeyDictionary()
@@ -110,8 +111,12 @@ def _figure_blocks(
 ) -> tuple[list[Block], list[Word], list[Stroke]]:
     """Figures as blocks, and the words and strokes that are not inside one."""
     blocks: list[Block] = []
-    for figure in figures_of(page):
+    figures = figures_of(page)
+    grids = [t.region for t in ruled_tables(strokes, words) if _is_filled(t)] if figures else []
+    for figure in figures:
         r = frame.into(figure.region)
+        if any(shared(r, grid) > GRID_SHARE for grid in grids):
+            continue
         inner = [w for w in words if r.holds(*w.middle)]
         words = [w for w in words if not r.holds(*w.middle)]
         strokes = [s for s in strokes if not r.holds((s.x0 + s.x1) / 2, (s.y0 + s.y1) / 2)]
@@ -120,6 +125,12 @@ def _figure_blocks(
             Block(page.number, r, text, 0.0, False, (), None, (r.x0, r.x1), r, 0.0, frame, figure=(figure.region,))
         )
     return blocks, words, strokes
+
+
+def _is_filled(table: Table) -> bool:
+    """Whether a grid is a table, and not boxes of a drawing: three rows and more, most cells with words in them."""
+    cells = [c for row in table.rows for c in row.cells]
+    return len(table.rows) >= 3 and 3 * sum(map(bool, cells)) >= 2 * len(cells)
 
 
 def _captioned(blocks: list[Block], frame: Frame) -> list[Block]:

@@ -42,7 +42,7 @@ def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "page.typ").write_text(
         "#set page(width: 400pt, height: 500pt, margin: 40pt)\n#set text(size: 11pt)\n"
         'The water goes through three parts before it reaches the tank.\n\n#image("drawn.png", width: 260pt)\n\n'
-        "Figure 3: The way of the water\n\n#v(30pt)\nClean the filter once a month, or more often where the water is hard.\n",
+        "Figure 3: The way of the water\n\n#v(30pt)\nClean the filter once a month, or more often if water is hard.\n",
         encoding="utf-8",
     )
     (folder / "page.pdf").write_bytes(typst.compile(str(folder / "page.typ"), format="pdf"))
@@ -122,7 +122,7 @@ def test_the_network_sees_a_drawing() -> None:
 def test_a_skewed_page_is_put_straight_and_back() -> None:
     words = [
         Word("word", 100.0, 700.0, 140.0, 712.0, 10.0, False, 0.8),
-        Word("x", 500.0, 705.6, 506.0, 717.6, 10.0, False, 0.8),
+        Word("x", 500.0, 705.3, 506.0, 717.3, 10.0, False, 0.8),
     ]
     frame = Frame.of(words, 600.0, 800.0)
     first, second = frame.upright(words)
