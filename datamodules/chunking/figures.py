@@ -29,7 +29,7 @@ MAX_LONG = 0.4  # share of a figure's letters that stand in long lines
 MAX_SAME = 0.5  # of the smaller one: two figures that share more are one
 MAX_OBJECTS = 2000
 CAPTION = re.compile(
-    r"(?:fig(?:ure|ura)?|abb(?:ildung)?|bild|image|imagen|chart|diagram|exhibit|schéma|esquema|plate)\.?\s*\d",
+    r"(?:figure|figura|fig|abbildung|abb|bild|image|imagen|chart|diagram|exhibit|schéma|esquema|plate)\.?\s*\d",
     re.IGNORECASE,
 )
 

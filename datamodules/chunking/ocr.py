@@ -209,7 +209,7 @@ def engine_name() -> str:
         UserError: if rapidocr is not installed.
     """
     try:
-        return f"rapidocr {version('rapidocr')}, marks 1"
+        return f"rapidocr {version('rapidocr')}, marks 2"
     except ModuleNotFoundError:
         raise UserError(NEEDS) from None
 

@@ -12,7 +12,7 @@ import numpy as np
 BOX_OF_EM = 1.28  # height of a detected line's box, in type sizes: the detector leaves a margin
 LONG = 2.2  # type sizes: a straight stroke longer than this is a rule
 HEIGHTS = (0.35, 1.3)  # type sizes: of what may be a character
-WIDTHS = (0.08, 3.0)
+WIDTHS = (0.17, 3.0)  # a piece of a rule is narrower than a digit one
 BULLET_HEIGHTS = (0.05, 0.8)  # of what stands left of a line
 BULLET_WIDTHS = (0.12, 1.0)
 BULLET_GAP = 3.0
@@ -37,7 +37,9 @@ def lone_marks(bgr_HWC: np.ndarray, boxes: Sequence[Corners]) -> tuple[list[np.n
     em = float(np.median(heights)) / BOX_OF_EM
     grey_HW = cv2.cvtColor(bgr_HWC, cv2.COLOR_BGR2GRAY)
     _, ink_HW = cv2.threshold(grey_HW, 0, 255, cv2.THRESH_BINARY_INV + cv2.THRESH_OTSU)
-    ink_HW = cv2.subtract(ink_HW, _rules(ink_HW, em))
+    rules_HW = _rules(ink_HW, em)
+    ink_HW = cv2.subtract(ink_HW, rules_HW)
+    beside_HW = cv2.dilate(rules_HW, np.ones((3, 3), np.uint8)) > 0  # what touches a rule is a rest of it
     for box in boxes:
         cv2.fillPoly(ink_HW, [np.asarray(box, np.float32).round().astype(np.int32)], 0)
     joined_HW = cv2.dilate(ink_HW, np.ones((max(1, round(0.12 * em)), max(1, round(0.3 * em))), np.uint8))
@@ -48,7 +50,7 @@ def lone_marks(bgr_HWC: np.ndarray, boxes: Sequence[Corners]) -> tuple[list[np.n
         x, y, w, h = (int(v) for v in stats[k, :4])
         own = (label_HW[y : y + h, x : x + w] == k) & (ink_HW[y : y + h, x : x + w] > 0)
         ys, xs = np.nonzero(own)
-        if not len(xs):
+        if not len(xs) or bool((own & beside_HW[y : y + h, x : x + w]).any()):
             continue
         x0, y0, x1, y1 = x + xs.min(), y + ys.min(), x + xs.max() + 1, y + ys.max() + 1
         width, height = (x1 - x0) / em, (y1 - y0) / em

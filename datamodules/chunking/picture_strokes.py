@@ -67,9 +67,9 @@ def _runs(grey_HW: np.ndarray, level: float, scale: float, min_points: float, sm
     smear = max(3, round(smear_points * scale))
     darker_HW = cv2.morphologyEx(np.ascontiguousarray(grey_HW), cv2.MORPH_BLACKHAT, np.ones((across, 1), np.uint8))
     runs_HW = (cv2.blur(darker_HW, (smear, 1)) > level).astype(np.uint8)
-    runs_HW = cv2.morphologyEx(runs_HW, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
+    long_HW = cv2.morphologyEx(runs_HW, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
     # the skew is known to a hundredth of a degree or so: a long stroke may still climb by a pixel
-    count, _, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(runs_HW, np.ones((3, 3), np.uint8)))
+    count, _, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(long_HW, np.ones((3, 3), np.uint8)))
     found = []
     for k in range(1, min(count, 4 * MAX_STROKES)):
         x, y, w, h = (int(v) for v in stats[k, :4])
