@@ -36,6 +36,7 @@ MIN_LAYER_CHARS = 24  # letters and digits: a text layer of fewer is as good as 
 INK_DPI = 48
 DARK = 200  # grey level; lighter is paper
 MIN_LOOSE_INK = 0.0004  # of the page: a word or two
+MIN_SIDE = 320  # pixels: smaller pictures are enlarged to it; rapidocr's 736 makes a small figure cost like a page
 MIN_SCORE = 0.5  # rapidocr's own, for a line
 MIN_MARK_SCORE = 0.75  # for what stands alone: it may be a speck
 MIN_CONTRAST = 24  # grey levels between paper and darkest ink: a page of less is empty
@@ -197,6 +198,7 @@ class PageOcr:
                     "Global.return_single_char_box": True,
                     "Global.max_side_len": 10_000,  # the picture's size is settled here
                     "Global.text_score": MIN_SCORE,
+                    "Det.limit_side_len": MIN_SIDE,
                 }
             )
         return self._engine
