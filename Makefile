@@ -7,7 +7,7 @@ SHELL := /bin/sh
 
 EXPERIMENT ?= dnd/tiny
 # What the tests read beside the sources of dnd/tiny; after this they need no network.
-TEST_SOURCES ?= languages
+TEST_SOURCES ?= languages page-layout
 PYTEST_FLAGS ?=
 
 PY := .venv/bin/python

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 Kind = Literal["text", "table_row", "steps", "list", "faq", "figure"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FIGURE_MARK = "[Figure]"  # no word of the page's
 LINE_CHARS = 80  # a paragraph without line breaks counts one line for each 80 characters
 
 _SEPARATOR = re.compile(r"\s*\|?(\s*:?-{2,}:?\s*\|)+\s*(:?-{2,}:?)?\s*")
@@ -92,6 +93,11 @@ def is_contents_line(line: str) -> bool:
 def is_page_number(line: str, bare: bool = False) -> bool:
     """Whether a line is a page number in words (`Page 3 of 9`); with `bare`, also a number or numeral alone."""
     return bool(_PAGE_NUMBER.fullmatch(line) or (bare and _BARE_NUMBER.fullmatch(line)))
+
+
+def figure_text(text: str) -> str:
+    """A figure's chunk: its caption and what is written in it, behind the mark by which it is known."""
+    return f"{FIGURE_MARK} {text.strip()}"
 
 
 def count_lines(text: str) -> int:

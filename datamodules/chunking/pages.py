@@ -23,6 +23,7 @@ from ...registry import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from .ocr import OcrPage, PageOcr
     from .strokes import Stroke
 
 MAX_PAGES = 5000  # pages of one call
@@ -75,7 +76,7 @@ class Page:
         self.width, self.height = float(width), float(height)
 
     @cached_property
-    def glyphs(self) -> Glyphs:
+    def layer(self) -> Glyphs:
         """Glyphs of the text layer; none where the page is a picture."""
         from .text_layer import read_glyphs
 
@@ -83,19 +84,42 @@ class Page:
             return read_glyphs(page, self.width, self.height)
 
     @cached_property
+    def read(self) -> OcrPage | None:
+        """What was read off the page's picture; None where the text layer is taken, or the document has no OCR.
+
+        Raises:
+            UserError: if the page has to be read and the packages for that are missing.
+        """
+        ocr = self.document.ocr
+        return ocr.read(self) if ocr is not None and ocr.wants(self) else None
+
+    @cached_property
+    def glyphs(self) -> Glyphs:
+        """Glyphs of the text layer, or those that were read off the page's picture."""
+        if self.read is None:
+            return self.layer
+        from .ocr_glyphs import glyphs_of
+
+        return glyphs_of(self.read)
+
+    @cached_property
     def text(self) -> str:
-        """The text layer as a string, lines ended by newlines."""
+        """The glyphs as a string, lines ended by newlines."""
         return self.glyphs.text
 
     @cached_property
     def strokes(self) -> tuple[Stroke, ...]:
-        """Straight horizontal and vertical strokes that the page draws."""
+        """Straight horizontal and vertical strokes that the page draws, or that its picture shows."""
+        if self.read is not None:
+            from .picture_strokes import picture_strokes
+
+            return picture_strokes(self.picture(self.read.scale * 72), self.read)
         from .strokes import read_strokes
 
         with self.document.handle(self.number) as page:
             return read_strokes(page, self.width, self.height)
 
-    def picture(self, dpi: int = 150) -> Image.Image:
+    def picture(self, dpi: float = 150) -> Image.Image:
         """The page as shown, RGB; a page too big for the asked resolution is drawn at a lower one."""
         scale = min(dpi / 72, (MAX_PIXELS / (self.width * self.height)) ** 0.5)
         with self.document.handle(self.number) as page:
@@ -131,13 +155,14 @@ class Document:
 
     Args:
         path: the file; an owner's restriction or an empty password does not stop it.
+        ocr: reads pages that are pictures; None leaves them without text.
 
     Raises:
         UserError: if it is no PDF, damaged, empty, too big, or needs a password.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, ocr: PageOcr | None = None) -> None:
+        self.path, self.ocr = path, ocr
         self._pdf = _open(path)
         self.num_pages = len(self._pdf)
         if self.num_pages < 1:

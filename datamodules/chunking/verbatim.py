@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .chunks import Chunk
-from .lines import table_of
+from .lines import FIGURE_MARK, table_of
 
 _TOKEN = re.compile(r"[^\W_]+")
 _BROKEN = re.compile(r"([^\W_]+)(?:[-\u2010][ \t]*\r?\n[ \t]*|\u00ad\s*)([^\W_]+)")  # U+00AD: a line ends
@@ -108,10 +108,10 @@ def _header(chunk: Chunk) -> tuple[str, ...]:
 
 
 def _said(chunk: Chunk) -> str:
-    """A chunk's own words: a table row's without the header that it repeats."""
+    """A chunk's own words: a table row's without the header that it repeats, a figure's without its mark."""
     table = table_of(chunk.text)
     if table is None or not table[0]:
-        return chunk.text
+        return chunk.text.replace(FIGURE_MARK, "")
     return "\n".join(" ".join(row) for row in table[1])
 
 

@@ -6,13 +6,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...datamodules.chunking.chunks import Chunk, PlacedChunk, number_chunks, placed_from_json, placed_to_json
 from ...datamodules.chunking.context import ChunkContext
 from ...datamodules.chunking.contract import TaggedChunk, complete_headings, parse
+from ...datamodules.chunking.figures import embedded_text
 from ...datamodules.chunking.merging import MergePolicy, merge
 from ...datamodules.chunking.pages import Document, PageBatch
 from ...datamodules.chunking.places import place_chunks
@@ -55,9 +56,13 @@ class DocumentResult:
         answer_violations: rules that the reader's answers broke, before merging.
         fidelity: per page with a text layer.
         pages: numbers of the pages that were read.
-        pages_without_text: numbers of pages whose text layer is empty.
+        pages_without_text: numbers of pages that have no text layer, and off whose picture nothing was read.
         seconds: time of reading, also of an earlier call that this one went on from.
         resumed: batches taken from the journal.
+        pages_by_ocr: numbers of pages that were read off their picture.
+        ocr_seconds: what that took, also in an earlier call that this one went on from, and on pages that were
+            not asked for but tell the document's style.
+        layout_seconds: time of the layout network that finds figures, in this call.
     """
 
     source: str
@@ -69,6 +74,9 @@ class DocumentResult:
     pages_without_text: list[int]
     seconds: float
     resumed: int = 0
+    pages_by_ocr: list[int] = field(default_factory=list)
+    ocr_seconds: float = 0.0
+    layout_seconds: float = 0.0
 
 
 def read_document(
@@ -103,7 +111,10 @@ def read_document(
         "settings": reader.settings(),
         "pages": list(numbers),
         "batch_pages": batch_pages,
+        "ocr": document.ocr.mode if document.ocr else "never",
     }
+    eyes = document.ocr
+    before = (eyes.seconds, eyes.network.seconds) if eyes else (0.0, 0.0)
     done = _resume(journal, head)
     resumed = len(done)
     progress(sum(len(b.pages) for b in done))
@@ -121,7 +132,15 @@ def read_document(
         merge((c for part in done for c in part.chunks), policy), document.path.name, document.sha256, reader_name
     )
     left_out = {page: text for part in done for page, text in part.left_out.items()}
-    layers = {n: document.page(n).text for n in numbers}
+    layers: dict[int, str] = {}
+    by_ocr: list[int] = []
+    ocr_seconds = 0.0
+    for n in numbers:
+        page = document.page(n)
+        layers[n] = "\n".join(part for part in (page.text, embedded_text(page)) if part)
+        if page.read is not None and page.text.strip():
+            by_ocr.append(n)
+            ocr_seconds += page.read.seconds
     return DocumentResult(
         source=document.path.name,
         chunks=chunks,
@@ -132,6 +151,9 @@ def read_document(
         pages_without_text=[n for n, t in layers.items() if not t.strip()],
         seconds=sum(part.seconds for part in done),
         resumed=resumed,
+        pages_by_ocr=by_ocr,
+        ocr_seconds=max(ocr_seconds, eyes.seconds - before[0]) if eyes else 0.0,
+        layout_seconds=eyes.network.seconds - before[1] if eyes else 0.0,
     )
 
 

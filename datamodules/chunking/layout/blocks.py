@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
+from ..figures import figures_of, is_caption, shared
 from ..lines import is_bullet, is_contents_line, step_number
 from ..pages import Document, Page
+from ..strokes import Stroke
 from ..words import UPRIGHT_DEGREES, Word, words_of
 from .aligned import aligned_tables
 from .open_tables import open_tables
@@ -26,6 +28,8 @@ BLOCK_GAP = 0.55  # of the type size, between the em boxes of two lines: a wider
 SIZE_STEP = 0.08
 INDENT = (0.7, 4.0)  # of the type size: how far a paragraph's first line is set in
 TERMINAL = tuple(".!?:;。！？")
+GRID_SHARE = 0.5  # of a figure or of a table: what both cover, for the figure to be that table
+CAPTION_GAP = 3.0  # of its type size, between a figure and its caption
 HELD_PAGES = 26  # those that a style is told from, and a batch's last
 _held: WeakKeyDictionary[Document, OrderedDict[int, list[Block]]] = WeakKeyDictionary()
 _NO_FRAME = Frame(0, 0.0, 0.0)  # until the page's own is known
@@ -48,6 +52,8 @@ class Block:
         height: of that frame, in points.
         frame: between the shown page and that frame.
         outermost: whether nothing stands above it on its page, or nothing below it.
+        figure: of a figure, where it stands on the shown page, then where its caption does if it has one; `text` is the
+            caption and then what is written in it, a line each.
     """
 
     page: int
@@ -62,6 +68,7 @@ class Block:
     height: float
     frame: Frame
     outermost: bool = False
+    figure: tuple[Region, ...] = ()
 
 
 def page_blocks(page: Page) -> list[Block]:
@@ -82,22 +89,80 @@ def _read_blocks(page: Page) -> list[Block]:
     frame = Frame.of(found, page.width, page.height)
     words = frame.upright(found)
     strokes = frame.strokes(page.strokes) if words else []
+    drawn, words, strokes = _figure_blocks(page, frame, words, strokes)
     tables = ruled_tables(strokes, words)
     tables += open_tables(strokes, words, tables)
     loose = [w for w in words if not any(t.region.holds(*w.middle) for t in tables)]
-    marks = [Piece(t.region.x0, t.region.y0, t.region.x1, t.region.y1, (), k) for k, t in enumerate(tables)]
+    whole: list[Table | Block] = [*tables, *drawn]
+    places = [t.region if isinstance(t, Table) else t.upright for t in whole]
+    marks = [Piece(r.x0, r.y0, r.x1, r.y1, (), k) for k, r in enumerate(places)]
     blocks: list[Block] = []
     for stretch in in_reading_order([*pieces_of(loose), *marks]):
-        blocks += _stretch_blocks(page.number, stretch, tables)
+        blocks += _stretch_blocks(page.number, stretch, whole)
+    blocks = _captioned(blocks, frame)
     top = min((b.upright.y0 for b in blocks), default=0.0)
     bottom = max((b.upright.y1 for b in blocks), default=0.0)
     ends = [b.upright.y0 <= top or b.upright.y1 >= bottom for b in blocks]
     return [dataclasses.replace(_shown(b, frame), outermost=end) for b, end in zip(blocks, ends, strict=True)]
 
 
+def _figure_blocks(
+    page: Page, frame: Frame, words: list[Word], strokes: list[Stroke]
+) -> tuple[list[Block], list[Word], list[Stroke]]:
+    """Figures as blocks, and the words and strokes that are not inside one."""
+    blocks: list[Block] = []
+    figures = figures_of(page)
+    grids = [t.region for t in ruled_tables(strokes, words) if _is_filled(t)] if figures else []
+    for figure in figures:
+        r = frame.into(figure.region)
+        if any(shared(r, grid) > GRID_SHARE for grid in grids):
+            continue
+        inner = [w for w in words if r.holds(*w.middle)]
+        words = [w for w in words if not r.holds(*w.middle)]
+        strokes = [s for s in strokes if not r.holds((s.x0 + s.x1) / 2, (s.y0 + s.y1) / 2)]
+        text = "\n".join(line.text for line in lines_of(pieces_of(inner))) or figure.text
+        blocks.append(
+            Block(page.number, r, text, 0.0, False, (), None, (r.x0, r.x1), r, 0.0, frame, figure=(figure.region,))
+        )
+    return blocks, words, strokes
+
+
+def _is_filled(table: Table) -> bool:
+    """Whether a grid is a table, and not boxes of a drawing: three rows and more, most cells with words in them."""
+    cells = [c for row in table.rows for c in row.cells]
+    return len(table.rows) >= 3 and 3 * sum(map(bool, cells)) >= 2 * len(cells)
+
+
+def _captioned(blocks: list[Block], frame: Frame) -> list[Block]:
+    """Blocks with each figure's caption inside its block; a figure of which no word is known is left out."""
+    taken: set[int] = set()
+    made: dict[int, Block] = {}
+    for k, block in enumerate(blocks):
+        if not block.figure:
+            continue
+        near = [j for j in (k + 1, k - 1, k + 2, k - 2) if 0 <= j < len(blocks) and j not in taken]
+        caption = next((j for j in near if _names(blocks[j], block)), None)
+        if caption is not None:
+            taken.add(caption)
+            own = blocks[caption]
+            text = "\n".join(part for part in (own.text.strip(), block.text) if part)
+            made[k] = dataclasses.replace(block, text=text, figure=(*block.figure, frame.shown(own.region)))
+    found = [made.get(k, block) for k, block in enumerate(blocks) if k not in taken]
+    return [b for b in found if not b.figure or b.text.strip()]
+
+
+def _names(caption: Block, figure: Block) -> bool:
+    """Whether a paragraph right above or below a figure is its caption."""
+    if caption.table is not None or caption.figure or not is_caption(caption.text):
+        return False
+    a, b = caption.upright, figure.upright
+    gap = max(a.y0 - b.y1, b.y0 - a.y1)
+    return gap <= CAPTION_GAP * caption.size and min(a.x1, b.x1) > max(a.x0, b.x0)
+
+
 def _shown(block: Block, frame: Frame) -> Block:
     height = frame.upright_size[1]
-    if not frame.turn:
+    if not frame.turn and not frame.skew:
         return dataclasses.replace(block, height=height, frame=frame)
     table = block.table
     if table is not None:
@@ -113,7 +178,7 @@ def turned_words(page: Page) -> list[Word]:
     return [w for w in found if abs((w.angle - frame.turn + 180) % 360 - 180) > UPRIGHT_DEGREES]
 
 
-def _stretch_blocks(page: int, stretch: Sequence[Piece], tables: Sequence[Table]) -> list[Block]:
+def _stretch_blocks(page: int, stretch: Sequence[Piece], whole: Sequence[Table | Block]) -> list[Block]:
     column = (min(p.x0 for p in stretch), max(p.x1 for p in stretch))
     blocks: list[Block] = []
     held: list[Piece] = []
@@ -125,8 +190,8 @@ def _stretch_blocks(page: int, stretch: Sequence[Piece], tables: Sequence[Table]
             blocks += _text_blocks(page, lines_of(held), column)
             held = []
         if piece is not None:
-            table = tables[piece.index]
-            blocks.append(_table_block(page, table, column))
+            held_whole = whole[piece.index]
+            blocks.append(_table_block(page, held_whole, column) if isinstance(held_whole, Table) else held_whole)
     return blocks
 
 

@@ -49,6 +49,8 @@ def items_of(blocks: Sequence[Block]) -> list[Item]:
     """The items of blocks, in their order."""
     found: list[Item] = []
     for number, block in enumerate(blocks):
+        if block.figure:
+            continue  # told by its picture, not judged
         if block.table is not None and not block.table.lines:
             for part, row in enumerate(block.table.rows):
                 text = " ".join(dict.fromkeys(c for c in row.cells if c))

@@ -16,6 +16,7 @@ from ....datamodules.chunking.layout.blocks import TERMINAL, Block
 from ....datamodules.chunking.layout.style import DocumentStyle
 from ....datamodules.chunking.layout.tables import Row, Table, stacked
 from ....datamodules.chunking.lines import (
+    figure_text,
     is_bullet,
     is_contents_line,
     is_question,
@@ -80,6 +81,9 @@ class Decider:
         """
         kept = [b for b in blocks if not self._is_dropped(b)]
         for k, block in enumerate(kept):
+            if block.figure:
+                self._figure(block, kept[k + 1 : k + 1 + self.look_ahead])
+                continue
             if self._is_contents(block):
                 self._leave_out(block)
                 continue
@@ -93,6 +97,18 @@ class Decider:
         self._heading_texts()
         self._flush()
         return self.chunks
+
+    def _figure(self, block: Block, ahead: Sequence[Block]) -> None:
+        """A figure with its caption is a chunk; one between two steps stays in their procedure."""
+        text = figure_text(block.text)
+        boxes = [Box(block.page, r.x0, r.y0, r.x1, r.y1) for r in block.figure]
+        self.waiting = []
+        if self.open.items and self._steps_ahead(ahead):
+            self.open.texts.append(text)
+            self.open.boxes += boxes
+            return
+        self._flush()
+        self._emit("False", text, tuple(boxes))
 
     def _is_dropped(self, block: Block) -> bool:
         dropped = self.style.is_running(block)
@@ -243,7 +259,7 @@ class Decider:
         top = "\n".join([table_line(header), separator_line(len(header))])
         for k, row in enumerate(rows):
             box = Box(block.page, row.region.x0, row.region.y0, row.region.x1, row.region.y1)
-            cut = k == 0 and bool(self.table) and self._is_cut(row)
+            cut = k == 0 and len(self.table) == len(header) and self._is_cut(row)
             line = table_line(row.cells)
             self._emit("True" if cut else "False", line if cut else f"{top}\n{line}", (box,))
         self.table, self.table_page = header, block.page
