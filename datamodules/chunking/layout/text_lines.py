@@ -131,15 +131,20 @@ def _piece(run: list[Word]) -> Piece:
     return Piece(box.x0, box.y0, box.x1, box.y1, tuple(run))
 
 
-def in_reading_order(pieces: Sequence[Piece]) -> list[list[Piece]]:
+def in_reading_order(pieces: Sequence[Piece], hidden: float | None = None) -> list[list[Piece]]:
     """Pieces in columns: each list is one stretch of one column, in the order in which it is read.
 
     A gutter is where few pieces cross and both sides are filled with text; what crosses it (titles, wide tables) parts
     the page into zones, and in each zone the columns are read from left to right.
+
+    Args:
+        pieces: of a page.
+        hidden: a gutter known from other pages (gutters.py), taken where the pieces show none.
     """
     if not pieces:
         return []
-    gutter = _gutter(pieces)
+    gutter = gutter_of(pieces)
+    gutter = hidden if gutter is None else gutter
     if gutter is None:
         return [sorted(pieces, key=lambda p: (p.y0, p.x0))]
     crossing = sorted((p for p in pieces if p.x0 < gutter < p.x1), key=lambda p: p.y0)
@@ -173,7 +178,8 @@ def _wide_pair(a: Piece, b: Piece) -> bool:
     return b.y0 >= a.y0 and b.y0 - a.y1 < 1.5 * (b.y1 - b.y0) and shared > 0.5 * min(a.x1 - a.x0, b.x1 - b.x0)
 
 
-def _gutter(pieces: Sequence[Piece]) -> float | None:
+def gutter_of(pieces: Sequence[Piece]) -> float | None:
+    """Where two columns of text part; None where there is one column, or none is filled with text."""
     if len(pieces) < 2 * MIN_COLUMN_ITEMS:
         return None
     box = Region.around(pieces)
