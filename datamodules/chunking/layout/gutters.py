@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from ..pages import Document
 from ..words import words_of
-from .text_lines import Piece, Region, gutter_of, lines_of, pieces_of
+from .text_lines import MAX_LEVEL, Piece, gutter_of, lines_of, pieces_of, share_level
 from .turned import Frame
 
 NUM_SAMPLED = 12
@@ -17,8 +17,6 @@ SAME = 6.0  # points by which pages of one document may differ
 BEFORE, BEHIND = 2.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
 MIN_AT_EDGE = 0.6  # of the lines right of it
 MAX_CROSSING = 0.15  # of the page's pieces
-MAX_LEVEL = 0.8  # of the left lines that have a partner at the right: more is one table over the whole width
-LEVEL_POINTS = 0.6
 MIN_PIECES = 4
 _known: WeakKeyDictionary[Document, tuple[Gutter, ...]] = WeakKeyDictionary()
 
@@ -74,15 +72,7 @@ def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | N
         begins = [gutter.right - BEFORE <= line.x0 <= gutter.right + BEHIND for line in lines]
         if sum(begins) < MIN_AT_EDGE * len(lines):
             continue
-        if _share_level(left, right) <= MAX_LEVEL:
+        if share_level(left, right) <= MAX_LEVEL:
             return gutter.middle
     return None
 
-
-def _share_level(left: Sequence[Piece], right: Sequence[Piece]) -> float:
-    """Share of lines at the left that stand level with one at the right, where both sides have any."""
-    heights = sorted(line.y1 for line in lines_of(right))
-    box = Region.around(right)
-    beside = [line for line in lines_of(left) if box.y0 <= line.y1 <= box.y1 + LEVEL_POINTS]
-    level = [any(abs(line.y1 - y) <= LEVEL_POINTS for y in heights) for line in beside]
-    return sum(level) / len(level) if level else 0.0

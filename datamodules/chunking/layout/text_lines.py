@@ -13,6 +13,10 @@ MIN_COLUMN_ITEMS = 4
 MAX_CROSSING = 0.35  # share of items that may cross a gutter, such as titles and wide figures
 MIN_FILL = 0.45  # of a column's width: median width of its fragments; less is a table's column
 COARSE_POINTS = 2.0
+MAX_NAMES = 0.6  # of the right side's width: a left side as narrow as this may be the names of a table's rows
+MIN_NAMES_LEVEL = 0.6  # of its lines that stand level with one at the right
+MAX_LEVEL = 0.8  # of the left lines level with one at the right: more is one table over the whole width
+LEVEL_POINTS = 0.6
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,7 @@ def gutter_of(pieces: Sequence[Piece]) -> float | None:
             and _side_by_side(left, right)
             and _filled(left)
             and _filled(right)
+            and not _names_of_rows(left, right)
         ):
             clear = min(p.x0 for p in right) - max(p.x1 for p in left)
             score = crossing - 0.01 * clear
@@ -210,6 +215,20 @@ def _side_by_side(left: list[Piece], right: list[Piece]) -> bool:
     a, b = Region.around(left), Region.around(right)
     shared = min(a.y1, b.y1) - max(a.y0, b.y0)
     return shared > 0.3 * min(a.y1 - a.y0, b.y1 - b.y0)
+
+
+def _names_of_rows(left: list[Piece], right: list[Piece]) -> bool:
+    """Whether the left side is the narrow first column of a table: each of its lines has one level with it."""
+    a, b = Region.around(left), Region.around(right)
+    return a.x1 - a.x0 < MAX_NAMES * (b.x1 - b.x0) and share_level(left, right) > MIN_NAMES_LEVEL
+
+
+def share_level(left: Sequence[Piece], right: Sequence[Piece]) -> float:
+    """Share of lines at the left that stand level with one at the right, of those beside any."""
+    heights = [line.y1 for line in lines_of(right)]
+    box = Region.around(right)
+    beside = [line.y1 for line in lines_of(left) if box.y0 <= line.y1 <= box.y1 + LEVEL_POINTS]
+    return sum(any(abs(y - h) <= LEVEL_POINTS for h in heights) for y in beside) / max(1, len(beside))
 
 
 def _filled(side: list[Piece]) -> bool:
