@@ -75,4 +75,3 @@ def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | N
         if share_level(left, right) <= MAX_LEVEL:
             return gutter.middle
     return None
-

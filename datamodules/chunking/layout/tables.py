@@ -159,6 +159,8 @@ def _table(rows: list[Line], columns: list[Line], words: Sequence[Word]) -> Tabl
         return None  # the sums of a statement, whose names stand outside
     if not filled:
         return None
+    if not any(len({c for c in band.cells if c}) > 1 for band in filled):
+        return None  # boxes of a flow chart
     filled_columns = [
         k for k in range(len(xs) - 1) if xs[k + 1] - xs[k] > DOUBLE_RULE or any(band.cells[k] for band in filled)
     ]

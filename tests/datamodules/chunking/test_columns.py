@@ -20,7 +20,12 @@ def words(x: float, y: float, text: str) -> list[Word]:
 def grid(x: float, y: float, pitch: float, num_rows: int) -> tuple[list[Stroke], list[Word]]:
     strokes = [Stroke(x, y + k * pitch, x + 240, y + k * pitch) for k in range(num_rows + 1)]
     strokes += [Stroke(x + dx, y, x + dx, y + num_rows * pitch) for dx in (0, 120, 240)]
-    held = [w for k in range(num_rows) for dx in (5, 125) for w in words(x + dx, y + k * pitch + 2, f"cell{k}")]
+    held = [
+        w
+        for k in range(num_rows)
+        for dx, name in ((5, "cell"), (125, "word"))
+        for w in words(x + dx, y + k * pitch + 2, f"{name}{k}")
+    ]
     return strokes, held
 
 
@@ -54,3 +59,9 @@ def test_a_gutter_of_the_document_parts_columns_that_are_full_of_tables() -> Non
 def test_a_table_over_the_whole_width_is_not_parted() -> None:
     held = [w for k in range(8) for x in (50, 140, 250, 310, 400) for w in words(x, 100 + 14 * k, "9.00")]
     assert hidden_gutter(pieces_of(held), [Gutter(290.0, 306.0)]) is None
+
+
+def test_boxes_of_one_word_each_are_no_table() -> None:
+    strokes, _ = grid(45, 70.0, 20.0, 4)
+    held = [w for k in range(4) for w in words(50, 75 + 20 * k, f"box{k}")]
+    assert ruled_tables(strokes, held) == []
