@@ -19,6 +19,7 @@ from ..pages import Document, Page
 from ..strokes import Stroke
 from ..words import UPRIGHT_DEGREES, Word, words_of
 from .aligned import aligned_tables
+from .gutters import document_gutters, hidden_gutter
 from .open_tables import open_tables
 from .tables import Table, ruled_tables
 from .text_lines import Piece, Region, TextLine, in_reading_order, join_lines, lines_of, pieces_of
@@ -27,6 +28,7 @@ from .turned import Frame
 BLOCK_GAP = 0.55  # of the type size, between the em boxes of two lines: a wider gap begins a block
 SIZE_STEP = 0.08
 INDENT = (0.7, 4.0)  # of the type size: how far a paragraph's first line is set in
+FAR_IN = 8.0  # of the type size: a line set in further than this begins a block
 TERMINAL = tuple(".!?:;。！？")
 GRID_SHARE = 0.5  # of a figure or of a table: what both cover, for the figure to be that table
 CAPTION_GAP = 3.0  # of its type size, between a figure and its caption
@@ -97,7 +99,8 @@ def _read_blocks(page: Page) -> list[Block]:
     places = [t.region if isinstance(t, Table) else t.upright for t in whole]
     marks = [Piece(r.x0, r.y0, r.x1, r.y1, (), k) for k, r in enumerate(places)]
     blocks: list[Block] = []
-    for stretch in in_reading_order([*pieces_of(loose), *marks]):
+    pieces = [*pieces_of(loose), *marks]
+    for stretch in in_reading_order(pieces, hidden_gutter(pieces, document_gutters(page.document))):
         blocks += _stretch_blocks(page.number, stretch, whole)
     blocks = _captioned(blocks, frame)
     top = min((b.upright.y0 for b in blocks), default=0.0)
@@ -228,6 +231,8 @@ def _begins(run: list[TextLine], line: TextLine, column: tuple[float, float], us
         return True
     if step_number(line.text) is not None or is_bullet(line.text) or is_contents_line(last.text):
         return True
+    if _elsewhere(last, line):
+        return True
     width = column[1] - column[0]
     ended = last.text.endswith(TERMINAL)
     if ended and last.x1 < column[1] - 0.2 * width:
@@ -237,6 +242,13 @@ def _begins(run: list[TextLine], line: TextLine, column: tuple[float, float], us
     if is_item:
         return ended and line.x0 < first.x0 - 0.3 * size
     return ended and INDENT[0] * size < set_in < INDENT[1] * size
+
+
+def _elsewhere(last: TextLine, line: TextLine) -> bool:
+    """Whether a line is set far in without being centred or set right like the one before: a name over columns."""
+    set_in = line.x0 - last.x0 > FAR_IN * line.size
+    centred = abs(line.x0 + line.x1 - last.x0 - last.x1) < 4 * line.size
+    return set_in and not centred and abs(line.x1 - last.x1) > line.size
 
 
 def _block(page: int, lines: Sequence[TextLine], column: tuple[float, float]) -> Block:

@@ -20,6 +20,9 @@ MAX_BOLD_HEADING_CHARS = 110
 MIN_SHARE = 0.15  # of the sampled pages: how often a line returns to be a running one
 BAND_SHARE = 0.5  # of the sampled pages: how often a line set apart stands at one height to be one
 _SECTION = re.compile(r"(?:part|item|chapter|appendix|annex|kapitel|chapitre)\s+[\divxlca-z]{1,5}\b", re.IGNORECASE)
+_NO_TITLE = re.compile(
+    r"submission data file|^untitled|^microsoft \w+ - |\.(?:docx?|indd|pdf|tex|dvi|xlsx?|pptx?)$", re.IGNORECASE
+)
 _NUMBERED = re.compile(r"(\d{1,3}(?:\.\d{1,3})*|[A-Z](?:\.\d{1,3})+|[IVX]{1,5}(?=\.))\.?\s+\S")
 
 
@@ -181,11 +184,14 @@ def _set_apart(block: Block, blocks: Sequence[Block]) -> bool:
 
 
 def _title(document: Document, blocks: Sequence[Block], style: DocumentStyle) -> str:
-    """The largest type of the first page, if it is a heading; else the metadata's title, else the file's name."""
+    """The largest type of the first page, if it is a heading; else the metadata's title, else the file's name.
+
+    Names that a program left in the metadata (`Submission Data File`, `report.doc`) are no titles.
+    """
     heads = [b for b in blocks if looks_like_heading(b, style.body_size) and not style.is_running(b)]
     large = [b for b in heads if b.size >= 1.25 * style.body_size]
     if large:
         size = max(b.size for b in large)
         together = [b.text for b in large if b.size >= 0.97 * size]
         return " ".join(" ".join(together[:3]).split())
-    return document.title or document.path.stem
+    return document.title if document.title and not _NO_TITLE.search(document.title) else document.path.stem

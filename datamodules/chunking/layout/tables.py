@@ -87,15 +87,27 @@ Line = tuple[float, float, float]  # place across, start, end
 
 
 def _collinear(lines: list[Line]) -> list[Line]:
-    """Strokes that lie on one line and touch, as one."""
+    """Strokes that lie on one line and touch, as one; those of two columns at one height stay two."""
     merged: list[Line] = []
-    for place, start, end in sorted(lines, key=lambda s: (round(s[0] / SNAP), s[1])):
-        last = merged[-1] if merged else None
-        if last and abs(last[0] - place) <= SNAP and start <= last[2] + TOUCH:
-            merged[-1] = (last[0], min(last[1], start), max(last[2], end))
-        else:
-            merged.append((place, start, end))
+    level: list[Line] = []
+    for line in [*sorted(lines), None]:
+        if level and (line is None or line[0] - level[0][0] > SNAP):
+            merged += _touching(level)
+            level = []
+        if line is not None:
+            level.append(line)
     return merged
+
+
+def _touching(level: list[Line]) -> list[Line]:
+    joined: list[Line] = []
+    for place, start, end in sorted(level, key=lambda line: line[1]):
+        if joined and start <= joined[-1][2] + TOUCH:
+            first = joined[-1]
+            joined[-1] = (first[0], first[1], max(first[2], end))
+        else:
+            joined.append((place, start, end))
+    return joined
 
 
 def _components(flat: list[Line], tall: list[Line]) -> list[tuple[list[Line], list[Line]]]:
@@ -147,6 +159,8 @@ def _table(rows: list[Line], columns: list[Line], words: Sequence[Word]) -> Tabl
         return None  # the sums of a statement, whose names stand outside
     if not filled:
         return None
+    if not any(len({c for c in band.cells if c}) > 1 for band in filled):
+        return None  # boxes of a flow chart
     filled_columns = [
         k for k in range(len(xs) - 1) if xs[k + 1] - xs[k] > DOUBLE_RULE or any(band.cells[k] for band in filled)
     ]

@@ -13,6 +13,10 @@ MIN_COLUMN_ITEMS = 4
 MAX_CROSSING = 0.35  # share of items that may cross a gutter, such as titles and wide figures
 MIN_FILL = 0.45  # of a column's width: median width of its fragments; less is a table's column
 COARSE_POINTS = 2.0
+MAX_NAMES = 0.6  # of the right side's width: a left side as narrow as this may be the names of a table's rows
+MIN_NAMES_LEVEL = 0.6  # of its lines that stand level with one at the right
+MAX_LEVEL = 0.8  # of the left lines level with one at the right: more is one table over the whole width
+LEVEL_POINTS = 0.6
 
 
 @dataclass(frozen=True)
@@ -131,15 +135,20 @@ def _piece(run: list[Word]) -> Piece:
     return Piece(box.x0, box.y0, box.x1, box.y1, tuple(run))
 
 
-def in_reading_order(pieces: Sequence[Piece]) -> list[list[Piece]]:
+def in_reading_order(pieces: Sequence[Piece], hidden: float | None = None) -> list[list[Piece]]:
     """Pieces in columns: each list is one stretch of one column, in the order in which it is read.
 
     A gutter is where few pieces cross and both sides are filled with text; what crosses it (titles, wide tables) parts
     the page into zones, and in each zone the columns are read from left to right.
+
+    Args:
+        pieces: of a page.
+        hidden: a gutter known from other pages (gutters.py), taken where the pieces show none.
     """
     if not pieces:
         return []
-    gutter = _gutter(pieces)
+    gutter = gutter_of(pieces)
+    gutter = hidden if gutter is None else gutter
     if gutter is None:
         return [sorted(pieces, key=lambda p: (p.y0, p.x0))]
     crossing = sorted((p for p in pieces if p.x0 < gutter < p.x1), key=lambda p: p.y0)
@@ -173,7 +182,8 @@ def _wide_pair(a: Piece, b: Piece) -> bool:
     return b.y0 >= a.y0 and b.y0 - a.y1 < 1.5 * (b.y1 - b.y0) and shared > 0.5 * min(a.x1 - a.x0, b.x1 - b.x0)
 
 
-def _gutter(pieces: Sequence[Piece]) -> float | None:
+def gutter_of(pieces: Sequence[Piece]) -> float | None:
+    """Where two columns of text part; None where there is one column, or none is filled with text."""
     if len(pieces) < 2 * MIN_COLUMN_ITEMS:
         return None
     box = Region.around(pieces)
@@ -191,6 +201,7 @@ def _gutter(pieces: Sequence[Piece]) -> float | None:
             and _side_by_side(left, right)
             and _filled(left)
             and _filled(right)
+            and not _names_of_rows(left, right)
         ):
             clear = min(p.x0 for p in right) - max(p.x1 for p in left)
             score = crossing - 0.01 * clear
@@ -204,6 +215,20 @@ def _side_by_side(left: list[Piece], right: list[Piece]) -> bool:
     a, b = Region.around(left), Region.around(right)
     shared = min(a.y1, b.y1) - max(a.y0, b.y0)
     return shared > 0.3 * min(a.y1 - a.y0, b.y1 - b.y0)
+
+
+def _names_of_rows(left: list[Piece], right: list[Piece]) -> bool:
+    """Whether the left side is the narrow first column of a table: each of its lines has one level with it."""
+    a, b = Region.around(left), Region.around(right)
+    return a.x1 - a.x0 < MAX_NAMES * (b.x1 - b.x0) and share_level(left, right) > MIN_NAMES_LEVEL
+
+
+def share_level(left: Sequence[Piece], right: Sequence[Piece]) -> float:
+    """Share of lines at the left that stand level with one at the right, of those beside any."""
+    heights = [line.y1 for line in lines_of(right)]
+    box = Region.around(right)
+    beside = [line.y1 for line in lines_of(left) if box.y0 <= line.y1 <= box.y1 + LEVEL_POINTS]
+    return sum(any(abs(y - h) <= LEVEL_POINTS for h in heights) for y in beside) / max(1, len(beside))
 
 
 def _filled(side: list[Piece]) -> bool:

@@ -240,10 +240,11 @@ def _from_lines(
 def _is_heading_above(run: Sequence[tuple[Item, TextLine, int]]) -> bool:
     """Whether the first line is no part of the table: set larger than the others, or alone over the first column."""
     (item, line, _), (_, below, _) = run[:2]
+    larger = line.size > LARGER * statistics.median(x.size for _, x, _ in run[1:])
     if item.kind != "text":
-        return False
+        return larger and len(line.pieces) == 1
     alone = abs(line.x0 - below.x0) < 0.5 * line.size and len(below.pieces) > 1
-    return alone or line.size > LARGER * statistics.median(x.size for _, x, _ in run[1:])
+    return alone or larger
 
 
 def _untabled(opinion: Opinion) -> Opinion:

@@ -1,0 +1,77 @@
+"""Where a document's text columns part: told from pages of text, and kept for pages on which tables hide it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from ..pages import Document
+from ..words import words_of
+from .text_lines import MAX_LEVEL, Piece, gutter_of, lines_of, pieces_of, share_level
+from .turned import Frame
+
+NUM_SAMPLED = 12
+SAME = 6.0  # points by which pages of one document may differ
+BEFORE, BEHIND = 2.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
+MIN_AT_EDGE = 0.6  # of the lines right of it
+MAX_CROSSING = 0.15  # of the page's pieces
+MIN_PIECES = 4
+_known: WeakKeyDictionary[Document, tuple[Gutter, ...]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Gutter:
+    """White between two columns of text: `left` where the first ends, `right` where the second begins, in points."""
+
+    left: float
+    right: float
+
+    @property
+    def middle(self) -> float:
+        """Between both."""
+        return (self.left + self.right) / 2
+
+
+def document_gutters(document: Document) -> tuple[Gutter, ...]:
+    """Gutters of a sample of a document's pages; the same for the same file."""
+    if document not in _known:
+        count = min(document.num_pages, NUM_SAMPLED)
+        step = (document.num_pages - 1) / max(1, count - 1)
+        numbers = sorted({1 + round(k * step) for k in range(count)})
+        found = [g for g in (_of_page(document, number) for number in numbers) if g is not None]
+        kept: list[Gutter] = []
+        for gutter in found:
+            if not any(abs(gutter.right - k.right) < SAME for k in kept):
+                kept.append(gutter)
+        _known[document] = tuple(kept)
+    return _known[document]
+
+
+def _of_page(document: Document, number: int) -> Gutter | None:
+    page = document.page(number)
+    found = words_of(page)
+    pieces = pieces_of(Frame.of(found, page.width, page.height).upright(found))
+    middle = gutter_of(pieces)
+    if middle is None:
+        return None
+    rights = [round(p.x0) for p in pieces if p.x0 >= middle]
+    return Gutter(max(p.x1 for p in pieces if p.x1 <= middle), float(statistics.mode(rights)))
+
+
+def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | None:
+    """Where a page's columns part, if one of the document's gutters runs through it that its tables hide."""
+    for gutter in known:
+        left = [p for p in pieces if p.x1 <= gutter.middle]
+        right = [p for p in pieces if p.x0 >= gutter.middle]
+        crossing = len(pieces) - len(left) - len(right)
+        if min(len(left), len(right)) < MIN_PIECES or crossing > MAX_CROSSING * len(pieces):
+            continue
+        lines = lines_of(right)
+        begins = [gutter.right - BEFORE <= line.x0 <= gutter.right + BEHIND for line in lines]
+        if sum(begins) < MIN_AT_EDGE * len(lines):
+            continue
+        if share_level(left, right) <= MAX_LEVEL:
+            return gutter.middle
+    return None

@@ -1,0 +1,67 @@
+"""Tables in pages of two text columns: grids side by side, columns that tables hide, a group's name under a caption."""
+
+from __future__ import annotations
+
+from fulgurite.datamodules.chunking.layout.gutters import Gutter, hidden_gutter
+from fulgurite.datamodules.chunking.layout.tables import ruled_tables
+from fulgurite.datamodules.chunking.layout.text_lines import in_reading_order, pieces_of
+from fulgurite.datamodules.chunking.strokes import Stroke
+from fulgurite.datamodules.chunking.words import Word
+
+
+def words(x: float, y: float, text: str) -> list[Word]:
+    found = []
+    for part in text.split():
+        found.append(Word(part, x, y, x + 5.0 * len(part), y + 10.0, 10.0, False))
+        x += 5.0 * len(part) + 3.0
+    return found
+
+
+def grid(x: float, y: float, pitch: float, num_rows: int) -> tuple[list[Stroke], list[Word]]:
+    strokes = [Stroke(x, y + k * pitch, x + 240, y + k * pitch) for k in range(num_rows + 1)]
+    strokes += [Stroke(x + dx, y, x + dx, y + num_rows * pitch) for dx in (0, 120, 240)]
+    held = [
+        w
+        for k in range(num_rows)
+        for dx, name in ((5, "cell"), (125, "word"))
+        for w in words(x + dx, y + k * pitch + 2, f"{name}{k}")
+    ]
+    return strokes, held
+
+
+def test_grids_side_by_side_stay_two_where_their_rules_nearly_meet() -> None:
+    (first, left), (second, right) = grid(45, 71.0, 13.0, 9), grid(306, 69.0, 14.0, 12)
+    tables = ruled_tables([*first, *second], [*left, *right])
+    assert [len(t.rows) for t in tables] == [12, 9]
+    assert all(t.region.x1 - t.region.x0 < 250 for t in tables)
+
+
+def page_of_tables() -> list[Word]:
+    held = []
+    for k in range(8):
+        held += [*words(50, 100 + 14 * k, "valve"), *words(140, 100 + 14 * k, "K-1"), *words(250, 100 + 14 * k, "9.00")]
+        held += [*words(310, 105 + 13 * k, "pump"), *words(400, 105 + 13 * k, "K-2"), *words(500, 105 + 13 * k, "2.50")]
+    return held
+
+
+def test_a_gutter_of_the_document_parts_columns_that_are_full_of_tables() -> None:
+    pieces = pieces_of(page_of_tables())
+    assert len(in_reading_order(pieces)) == 1
+    middle = hidden_gutter(pieces, [Gutter(290.0, 306.0)])
+    assert middle == 298.0
+    stretches = in_reading_order(pieces, middle)
+    assert [{w.text for p in s for w in p.words} for s in stretches] == [
+        {"valve", "K-1", "9.00"},
+        {"pump", "K-2", "2.50"},
+    ]
+
+
+def test_a_table_over_the_whole_width_is_not_parted() -> None:
+    held = [w for k in range(8) for x in (50, 140, 250, 310, 400) for w in words(x, 100 + 14 * k, "9.00")]
+    assert hidden_gutter(pieces_of(held), [Gutter(290.0, 306.0)]) is None
+
+
+def test_boxes_of_one_word_each_are_no_table() -> None:
+    strokes, _ = grid(45, 70.0, 20.0, 4)
+    held = [w for k in range(4) for w in words(50, 75 + 20 * k, f"box{k}")]
+    assert ruled_tables(strokes, held) == []
