@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ....datamodules.chunking.chunks import Box, PlacedChunk
 from ....datamodules.chunking.context import ChunkContext
 from ....datamodules.chunking.contract import Flag, TaggedChunk, complete_headings
-from ....datamodules.chunking.layout.blocks import TERMINAL, Block
+from ....datamodules.chunking.layout.blocks import TERMINAL, Block, turned_words
 from ....datamodules.chunking.layout.style import DocumentStyle
 from ....datamodules.chunking.layout.tables import Row, Table, stacked
 from ....datamodules.chunking.lines import (
@@ -25,6 +25,7 @@ from ....datamodules.chunking.lines import (
     table_line,
 )
 from ....datamodules.chunking.merging import joined
+from ....datamodules.chunking.pages import Page
 from ....datamodules.chunking.verbatim import tokens
 
 TARGET_CHARS = 1000  # a chunk of plain text ends at the first paragraph's end beyond this
@@ -118,6 +119,15 @@ class Decider:
 
     def _leave_out(self, block: Block) -> None:
         self.left_out.setdefault(block.page, []).append("\n".join(line_texts(block)))
+
+    def text_left_out(self, pages: Sequence[Page]) -> dict[int, str]:
+        """Page number -> what no chunk holds of these pages: what the rules drop, and words that read another way."""
+        found = {n: "\n".join(texts) for n, texts in self.left_out.items()}
+        for page in pages:
+            if turned := turned_words(page):
+                text = " ".join(w.text for w in turned)
+                found[page.number] = f"{found.get(page.number, '')}\n{text}"
+        return found
 
     def _is_contents(self, block: Block) -> bool:
         """Whether a block is part of a table of contents: by its leaders, or its page numbers under such a heading."""

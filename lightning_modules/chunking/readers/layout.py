@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ....datamodules.chunking.context import ChunkContext
 from ....datamodules.chunking.contract import write
-from ....datamodules.chunking.layout.blocks import turned_words
 from ....datamodules.chunking.layout.seen_page import SeenPage
 from ....datamodules.chunking.layout.style import DocumentStyle, document_style
 from ....datamodules.chunking.pages import Document, Page, PageBatch
@@ -58,12 +57,7 @@ class LayoutReader:
         judged = self.judge.judge(batch.pages, _seen(batch.pages, style), context)
         decider = TrainedDecider(style, context, judged, self.target_chars)
         chunks = decider.read([j.block for j in judged])
-        left_out = {n: "\n".join(texts) for n, texts in decider.left_out.items()}
-        for page in batch.pages:
-            if turned := turned_words(page):
-                text = " ".join(w.text for w in turned)
-                left_out[page.number] = f"{left_out.get(page.number, '')}\n{text}"
-        return PlacedAnswer(tuple(chunks), left_out)
+        return PlacedAnswer(tuple(chunks), decider.text_left_out(batch.pages))
 
     def _style_of(self, document: Document) -> DocumentStyle:
         if self._style is None or self._style[0] is not document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....datamodules.chunking.context import ChunkContext
 from ....datamodules.chunking.contract import write
-from ....datamodules.chunking.layout.blocks import page_blocks, turned_words
+from ....datamodules.chunking.layout.blocks import page_blocks
 from ....datamodules.chunking.layout.style import DocumentStyle, document_style
 from ....datamodules.chunking.pages import Document, PageBatch
 from ..layout.decide import TARGET_CHARS, Decider
@@ -41,12 +41,7 @@ class RulesReader:
         decider = Decider(self._style_of(batch.document), context, self.target_chars)
         blocks = [block for page in batch.pages for block in page_blocks(page)]
         chunks = decider.read(blocks)
-        left_out = {n: "\n".join(texts) for n, texts in decider.left_out.items()}
-        for page in batch.pages:
-            if turned := turned_words(page):
-                text = " ".join(w.text for w in turned)
-                left_out[page.number] = f"{left_out.get(page.number, '')}\n{text}"
-        return PlacedAnswer(tuple(chunks), left_out)
+        return PlacedAnswer(tuple(chunks), decider.text_left_out(batch.pages))
 
     def _style_of(self, document: Document) -> DocumentStyle:
         if self._style is None or self._style[0] is not document:
