@@ -54,8 +54,13 @@ def expand_names(settings: Settings) -> None:
         if path[-1] == "class_path" and isinstance(leaf.value, str):
             dotted = _dotted(leaf.value, leaf.origin, _KINDS.get(path[0]) if len(path) == 2 else None)
             settings.leaves[path] = Leaf(dotted, leaf.origin, leaf.replaced)
-            if leaf.replaced and leaf.replaced.value not in (leaf.value, dotted):
+            if any(value not in (leaf.value, dotted) for value in _values_before(leaf)):
                 _drop_foreign(settings, path[:-1], dotted)
+
+
+def _values_before(leaf: Leaf) -> list[Any]:
+    """What stood in a leaf's place, in the file's parent, and in that one's parent, and so on."""
+    return [leaf.replaced.value, *_values_before(leaf.replaced)] if leaf.replaced else []
 
 
 def _drop_foreign(settings: Settings, path: tuple[str, ...], dotted: str) -> None:

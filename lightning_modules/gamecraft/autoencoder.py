@@ -20,7 +20,7 @@ from ...registry import MODELS, UserError
 from .averaging import save_whole
 from .fused_blocks import fuse_blocks
 from .graphed import GraphedLoss
-from .training import AveragedTraining, mean_square_error, psnr
+from .training import AveragedTraining, mean_square_error, psnr, trained
 from .vae import SIZES, GameplayVAE
 
 KINDS = ("clips", "frames")  # 33-frame inputs and single frames
@@ -143,11 +143,11 @@ def build_vae(vae: str | dict[str, Any], init_from: str | None) -> GameplayVAE:
     """An autoencoder with random weights, or the one in a folder.
 
     Raises:
-        UserError: for a size that does not exist.
+        UserError: for a size that does not exist, or a folder without such weights.
     """
     if init_from is not None:
-        found: GameplayVAE = GameplayVAE.from_pretrained(init_from)
-        return found.train()
+        found: GameplayVAE = trained(GameplayVAE, init_from, "model.init_from")
+        return found
     if isinstance(vae, str):
         if vae not in SIZES:
             raise UserError(f"model.vae: no size '{vae}'\nThere are {', '.join(SIZES)}.")

@@ -26,7 +26,7 @@ from .graphed import GraphedLoss
 from .pipeline import BANK
 from .release import SAMPLING, SCHEMA_VERSION
 from .sampling import Captions, denoise
-from .training import AveragedTraining, compile_blocks, mean_square_error, psnr, uncompiled
+from .training import AveragedTraining, compile_blocks, mean_square_error, psnr, trained, uncompiled
 from .transformer import GameCraftTransformer
 from .vae import CLIP_LATENTS, GameplayVAE
 
@@ -67,7 +67,7 @@ class ChunkTraining(AveragedTraining):
             compile_blocks(self.network)
             self._rays = torch.compile(plucker_rays, dynamic=False)
         # neither belongs to the checkpoint: both are read from their own folders
-        self.frozen: dict[str, Any] = {} if vae is None else {"vae": GameplayVAE.from_pretrained(vae)}
+        self.frozen: dict[str, Any] = {} if vae is None else {"vae": trained(GameplayVAE, vae, "model.vae")}
         self.captions = CaptionEncoder()
         self._caption_rows: dict[str, int] = {}
         self._caption_bank: tuple[Tensor, ...] = ()

@@ -20,7 +20,7 @@ from .chunk_training import ChunkTraining, fixed_noise, guided_samples, predict
 from .conditions import PIXELS, Conditions
 from .consistency import PhaseGrid, consistency_pair, guided_step, pseudo_huber
 from .flow import interpolate, sigmas
-from .training import compile_blocks, uncompiled
+from .training import compile_blocks, trained, uncompiled
 from .transformer import GameCraftTransformer
 
 VAL_STEPS = 48  # of the teacher's solution that validation compares with
@@ -77,15 +77,15 @@ class GameCraftStudentModule(ChunkTraining):
             grid = PhaseGrid(num_levels, num_phases, shift)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
-        trained = GameCraftTransformer.from_pretrained(teacher)
+        guide = trained(GameCraftTransformer, teacher, "model.teacher")
         super().__init__(
-            student_of(trained), vae, camera_lr_factor, num_samples, ema_decay, warmup_steps, compile, optimizer
+            student_of(guide), vae, camera_lr_factor, num_samples, ema_decay, warmup_steps, compile, optimizer
         )
         self.grid, self.shift, self.num_phases = grid, shift, num_phases
         self.max_w, self.sample_w, self.huber_c = max_w, sample_w, huber_c
-        self.frozen["teacher"] = trained
+        self.frozen["teacher"] = guide
         if compile:
-            compile_blocks(trained, self.ema.average)
+            compile_blocks(guide, self.ema.average)
         self._val: Any = torch.nn.ModuleDict({name: MeanMetric() for name in ("student", "teacher", "w_matters")})
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .vae import GameplayVAE
 
 
+UNFINISHED = "unfinished.json"
+
+
 @COMMANDS.register("gamecraft evaluate", paper="2506.17201")
 def evaluate(
     data: Path, vae: Path, idm: Path, out: Path, teacher: Path | None = None, student: Path | None = None,
@@ -76,6 +79,7 @@ def evaluate(
     pair = (f"teacher_{teacher_steps}", f"teacher_{student_steps}", f"student_{student_steps}")
     results = measure(data, models, autoencoder, judges, sizes, out, seed, pair if teacher and student else None)
     write_json(out / "results.json", {"schema_version": 1, **results})
+    (out / UNFINISHED).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ def measure(
 ) -> dict[str, Any]:
     """All measurements of some models, as the content of results.json; the pictures go to `out`.
 
+    What is measured so far lies in `out`/unfinished.json, for whoever is cut off.
+
     Args:
         data: folder of the data set.
         models: (key, model); the first is the one that is played with: shuffled actions, speeds, drift and turn are
@@ -136,6 +142,14 @@ def measure(
     def say(what: str) -> None:
         Console(stderr=True).print(f"evaluate, {time.monotonic() - begun:.0f} s: {what}", highlight=False)
 
+    found: dict[str, Any] = {"metrics": {}, "tables": [], "statements": []}
+
+    def keep(part: dict[str, Any]) -> None:
+        found["metrics"] |= part["metrics"]
+        found["tables"] += part["tables"]
+        found["statements"] += part.get("statements", [])
+        write_json(out / UNFINISHED, found)
+
     out.mkdir(parents=True, exist_ok=True)
     key, played = models[0]
     size = sizes.batch_size
@@ -144,6 +158,7 @@ def measure(
     mean_CHW = mean_picture(data / "val", 256, seed)
     one_each = [m for m in models if m[0] == key or m[0].startswith("teacher")][:2]
     prediction, strips = predict_chunks(chunks, one_each, vae, mean_CHW, judges.net, judges.frame_stride, size)
+    keep(prediction)
     figures.draw_film(strips, chunks.request.history_BTCHW[: len(strips[0][1]), -1], out / "film.png")
 
     most = max(sizes.num_starts, sizes.num_speed, sizes.num_drift)
@@ -154,6 +169,7 @@ def measure(
     names = {k: m.name for k, m in models}
     if distilled is not None:
         control["statements"] += compare_distillation(control["metrics"], *distilled, names)
+    keep(control)
     actions = [str(c).replace("@0.8", "") for c in COUNTERFACTUAL_CHORDS]
     figures.draw_answers(
         {"real answers": judged.example["real answers"], **judged.example}, actions, out / "answers.png"
@@ -163,17 +179,14 @@ def measure(
 
     say("speed response")
     response, flows = speed_response(starts, played, judges, sizes.num_speed, size, seed)
+    keep(response)
     figures.draw_response(flows, SPEEDS, out / "speed.png")
     say(f"{sizes.drift_chunks} chunks in a row, and a full turn")
     real_ND = judged.verdicts["real"].features_ND
     drifted, curves = drift(starts, played, judges, real_ND, sizes.num_drift, sizes.drift_chunks, size, seed)
+    keep(drifted)
     figures.draw_drift({played.name: curves}, out / "drift.png")
-    turned = full_turn(starts, played, vae, judges, sizes.num_drift, size, seed)
-    found: dict[str, Any] = {"metrics": {}, "tables": [], "statements": []}
-    for part in (prediction, control, response, drifted, turned):
-        found["metrics"] |= part["metrics"]
-        found["tables"] += part["tables"]
-        found["statements"] += part.get("statements", [])
+    keep(full_turn(starts, played, vae, judges, sizes.num_drift, size, seed))
     return {**found, "figures": ["film.png", "answers.png", "confusion.png", "speed.png", "drift.png"]}
 
 

@@ -20,6 +20,7 @@ from ...registry import MODELS, UserError
 from .chunk_training import ChunkTraining, fixed_noise, guided_samples, predict
 from .conditions import PIXELS, Conditions
 from .flow import draw_sigmas, fixed_sigmas, interpolate, sigmas, velocity
+from .training import trained
 from .transformer import SIZES, GameCraftTransformer
 
 
@@ -177,16 +178,16 @@ def build_transformer(
     """A transformer with random weights, or the one in a folder.
 
     Raises:
-        UserError: for a size that does not exist, or a folder whose camera enters elsewhere.
+        UserError: for a size that does not exist, a folder without such weights, or one whose camera enters elsewhere.
     """
     if init_from is not None:
-        found: GameCraftTransformer = GameCraftTransformer.from_pretrained(init_from)
+        found: GameCraftTransformer = trained(GameCraftTransformer, init_from, "model.init_from")
         if found.config.camera_injection != camera_injection:
             raise UserError(
                 f"model.init_from: the camera of {init_from} enters by {found.config.camera_injection}\n"
                 f"Set model.camera_injection to that; it is {camera_injection}."
             )
-        return found.train()
+        return found
     if isinstance(transformer, str):
         if transformer not in SIZES:
             raise UserError(f"model.transformer: no size '{transformer}'\nThere are {', '.join(SIZES)}.")

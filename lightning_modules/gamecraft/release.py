@@ -91,12 +91,16 @@ def export(
         camera,
         **sampling,
     )
+    for part in (pipeline.transformer, pipeline.vae):
+        part.register_to_config(_name_or_path="")  # a folder of this machine
     temporary = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary, max_shard_size=SHARD)
     if eight_bits:
         shutil.rmtree(temporary / "transformer")
-        save_eight_bits(GameCraftTransformer.from_pretrained(transformer), temporary / "transformer")
+        whole = GameCraftTransformer.from_pretrained(transformer)
+        whole.register_to_config(_name_or_path="")
+        save_eight_bits(whole, temporary / "transformer")
     too_large = [p.name for p in temporary.rglob("*") if p.is_file() and p.stat().st_size > LARGEST_BYTES]
     if too_large:
         raise UserError(f"{out}: files above {LARGEST_BYTES // 10**6} MB: {', '.join(too_large)}")
@@ -157,7 +161,7 @@ def model_card(
     for section in sections:
         parts.append(f"## Numbers of the stage `{section['stage']}`")
         parts += [f"- {statement}" for statement in section.get("statements", [])]
-        if section.get("metrics"):
+        if section.get("metrics") and not section.get("tables"):  # tables hold the same numbers
             parts.append(_table(["metric", "value"], list(section["metrics"].items())))
         for item in section.get("tables", []):
             note = f"\n\n{item['note']}" if item.get("note") else ""

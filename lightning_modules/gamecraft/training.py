@@ -95,6 +95,25 @@ class AveragedTraining(LightningModule):
         return {**self._kept, **{k: float(v) for k, v in self.trainer.callback_metrics.items()}}
 
 
+def trained(kind: Any, folder: str, key: str) -> Any:
+    """A diffusers model from a folder, in training mode.
+
+    Args:
+        kind: its class.
+        folder: what `save_pretrained` or `save_eight_bits` wrote.
+        key: the setting that names the folder, for the error.
+
+    Raises:
+        UserError: if the folder holds no such weights.
+    """
+    try:
+        return kind.from_pretrained(folder).train()
+    except (OSError, ValueError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        where = "" if Path(folder).is_dir() else f"\nThere is no such folder here ({Path.cwd()})."
+        raise UserError(f"{key}: {folder} holds no weights of {kind.__name__}: {reason}{where}") from None
+
+
 def warmup_cosine(warmup_steps: int, total_steps: int) -> Any:
     """Factor of the learning rate by step: a line from 1 / warmup_steps to 1, then a half cosine to 0."""
 

@@ -154,3 +154,17 @@ def test_a_child_s_list_of_stages_drops_what_its_parent_says_of_others(explain, 
     (tmp_path / "child.yaml").write_text(child + "again: {model: {width: 3}}\n")
     with pytest.raises(UserError, match=r"child.yaml:4: unknown key 'again'"):
         resolve("child.yaml")
+
+
+def test_arguments_of_a_class_that_a_grandchild_no_longer_names_are_left_out(tmp_path, capsys) -> None:
+    """The parent chose another class than the grandparent, and the child names the parent's again."""
+    adam = "{class_path: torch.optim.AdamW, init_args: {lr: 0.1, betas: [0.8, 0.9]}}"
+    sgd = "{class_path: torch.optim.SGD, init_args: {lr: %s}}"
+    files = {"first": ("parent.yaml", adam), "second": ("first.yaml", sgd % 0.2), "third": ("second.yaml", sgd % 0.3)}
+    (tmp_path / "grandparent.yaml").write_text(GRANDPARENT)
+    (tmp_path / "parent.yaml").write_text(PARENT)
+    for name, (base, optimizer) in files.items():
+        (tmp_path / f"{name}.yaml").write_text(f"base: {base}\nmodel:\n  init_args: {{optimizer: {optimizer}}}\n")
+    settings = resolve(str(tmp_path / "third.yaml")).stages[0].settings.to_dict()
+    assert settings["model"]["init_args"]["optimizer"]["init_args"] == {"lr": 0.3}
+    assert capsys.readouterr().err.count("'betas'") == 1

@@ -329,5 +329,11 @@ def test_a_fresh_student_is_its_teacher_whatever_w_is() -> None:
 def test_mistakes_are_told() -> None:
     with pytest.raises(UserError, match="no size 'huge'"):
         make_teacher(transformer="huge")
+    with pytest.raises(
+        UserError, match=r"model\.init_from: nowhere holds no weights of GameCraftTransformer(.|\n)*no such folder"
+    ):
+        make_teacher(init_from="nowhere")
     with pytest.raises(UserError, match="multiple of num_phases"):
         GameCraftStudentModule("nowhere", num_levels=50)
+    with pytest.raises(UserError, match=r"model\.teacher: nowhere holds no weights"):
+        GameCraftStudentModule("nowhere")
