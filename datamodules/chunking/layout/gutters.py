@@ -14,10 +14,11 @@ from .turned import Frame
 
 NUM_SAMPLED = 12
 SAME = 6.0  # points by which pages of one document may differ
-BEFORE, BEHIND = 2.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
+BEFORE, BEHIND = 5.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
 MIN_AT_EDGE = 0.6  # of the lines right of it
 MAX_CROSSING = 0.15  # of the page's pieces
 MIN_PIECES = 4
+FAR_RIGHT = 0.95  # of the left pieces end before here: a page number or a running line may reach into the gutter
 _known: WeakKeyDictionary[Document, tuple[Gutter, ...]] = WeakKeyDictionary()
 
 
@@ -57,7 +58,8 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     if middle is None:
         return None
     rights = [round(p.x0) for p in pieces if p.x0 >= middle]
-    return Gutter(max(p.x1 for p in pieces if p.x1 <= middle), float(statistics.mode(rights)))
+    ends = sorted(p.x1 for p in pieces if p.x1 <= middle)
+    return Gutter(ends[int(FAR_RIGHT * (len(ends) - 1))], float(statistics.mode(rights)))
 
 
 def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | None:
@@ -72,6 +74,12 @@ def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | N
         begins = [gutter.right - BEFORE <= line.x0 <= gutter.right + BEHIND for line in lines]
         if sum(begins) < MIN_AT_EDGE * len(lines):
             continue
-        if share_level(left, right) <= MAX_LEVEL:
+        if share_level(left, right) <= MAX_LEVEL or _tables_beside(left, right):
             return gutter.middle
     return None
+
+
+def _tables_beside(left: Sequence[Piece], right: Sequence[Piece]) -> bool:
+    """Whether a table of one side stands beside a table of the other, each within its column."""
+    here, there = ([p for p in side if p.index >= 0] for side in (left, right))
+    return any(min(a.y1, b.y1) - max(a.y0, b.y0) > 0 for a in here for b in there)

@@ -36,8 +36,9 @@ def evaluate(
     Each arm's scores on a document are kept: the same call again goes on where it was stopped.
 
     Args:
-        questions: file of questions, one JSON object a line (datamodules/chunking/questions/question.py says which).
-        pdfs: folder of the documents; those without a question are left out.
+        questions: file of questions, one JSON object a line (datamodules/chunking/questions/question.py says which), or
+            `papers` for those that come with fulgurite, about the source papers-pdf.
+        pdfs: folder of the documents, or a source of them; those without a question are left out.
         chunks: a chunks.jsonl, or a folder of them, that covers these documents.
         out: folder for scores, cached vectors, results.json and the plot.
         arms: ways of chunking; default: all (`fulgurite list arms`).
