@@ -54,7 +54,7 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     page = document.page(number)
     found = words_of(page)
     pieces = pieces_of(Frame.of(found, page.width, page.height).upright(found))
-    middle = gutter_of(pieces)
+    middle = gutter_of(pieces, one_filled=True)
     if middle is None:
         return None
     rights = [round(p.x0) for p in pieces if p.x0 >= middle]
