@@ -238,7 +238,7 @@ def _report(results: list[DocumentResult], reader: PageReader, out: Path, html: 
         say(summary(r))
         for v in r.violations[:3]:
             say(f"  {v.rule}, chunk {v.chunk}: {v.sentence}")
-        if r.ocr_seconds or r.layout_seconds:
+        if r.ocr_seconds or r.layout_seconds or r.pictures_passed_over:
             say(f"  {ocr_summary(r)}")
         if r.pages_without_text:
             shown = ", ".join(map(str, r.pages_without_text[:8]))
@@ -252,9 +252,11 @@ def _report(results: list[DocumentResult], reader: PageReader, out: Path, html: 
 def ocr_summary(result: DocumentResult) -> str:
     """What reading off pictures took, in a line."""
     whole = max(result.seconds, 1e-9)
+    passed = result.pictures_passed_over
+    over = f", {passed} smaller pictures not read" if passed else ""
     return (
         f"{len(result.pages_by_ocr)} pages read off their picture, "
-        f"{sum(c.kind == 'figure' for c in result.chunks)} figures: OCR {result.ocr_seconds:.1f} s "
+        f"{sum(c.kind == 'figure' for c in result.chunks)} figures{over}: OCR {result.ocr_seconds:.1f} s "
         f"({100 * result.ocr_seconds / whole:.0f} % of all), layout network {result.layout_seconds:.1f} s "
         f"({100 * result.layout_seconds / whole:.0f} %); recall and invented tokens are against what was read there"
     )
