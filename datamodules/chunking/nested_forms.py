@@ -6,6 +6,7 @@ pdfium can't be interrupted while it opens a page, so pypdf looks at such files 
 from __future__ import annotations
 
 import contextlib
+import logging
 import mmap
 import re
 from pathlib import Path
@@ -33,6 +34,7 @@ def refuse_nested_forms(path: Path) -> None:
     import pypdf
     from pypdf.errors import PyPdfError
 
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # a damaged object gives a line each
     with contextlib.suppress(RecursionError, PyPdfError, *_DAMAGE):  # what pypdf can't follow, pdfium refuses or repairs by itself
         reader = pypdf.PdfReader(path)
         if reader.is_encrypted:

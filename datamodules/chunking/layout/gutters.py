@@ -18,7 +18,7 @@ BEFORE, BEHIND = 5.0, 9.0  # points around the right column's edge in which its 
 MIN_AT_EDGE = 0.6  # of the lines right of it
 MAX_CROSSING = 0.15  # of the page's pieces
 MIN_PIECES = 4
-FAR_RIGHT = 0.95  # of the left pieces end before here: a page number or a running line may reach into the gutter
+NARROWEST = 6.0  # points: a page number or a running line that ends nearer to the right column reaches into the gutter
 _known: WeakKeyDictionary[Document, tuple[Gutter, ...]] = WeakKeyDictionary()
 
 
@@ -44,8 +44,11 @@ def document_gutters(document: Document) -> tuple[Gutter, ...]:
         found = [g for g in (_of_page(document, number) for number in numbers) if g is not None]
         kept: list[Gutter] = []
         for gutter in found:
-            if not any(abs(gutter.right - k.right) < SAME for k in kept):
+            same = next((k for k, held in enumerate(kept) if abs(gutter.right - held.right) < SAME), None)
+            if same is None:
                 kept.append(gutter)
+            elif gutter.left > kept[same].left:  # a page of short lines does not show where the left column ends
+                kept[same] = gutter
         _known[document] = tuple(kept)
     return _known[document]
 
@@ -58,8 +61,9 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     if middle is None:
         return None
     rights = [round(p.x0) for p in pieces if p.x0 >= middle]
-    ends = sorted(p.x1 for p in pieces if p.x1 <= middle)
-    return Gutter(ends[int(FAR_RIGHT * (len(ends) - 1))], float(statistics.mode(rights)))
+    right = float(statistics.mode(rights))
+    ends = [p.x1 for p in pieces if p.x1 <= min(middle, right - NARROWEST)]
+    return Gutter(max(ends), right) if ends else None
 
 
 def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | None:

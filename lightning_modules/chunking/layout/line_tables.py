@@ -80,18 +80,20 @@ def _columns(body: Sequence[TextLine], head: Sequence[TextLine], num_columns: in
                 return columns
     usual = by_gap[3] if len(by_gap) > 3 else by_gap[-1]
     if head:
-        # the header tells how many columns there are, where its own cells stand apart; else most rows do
+        # the header tells how many columns there are, where its own cells stand apart; most rows, that there are more
         counts = [len(line.pieces) for line in body if len(line.pieces) > 1]
-        wanted = [max(len(line.pieces) for line in head), statistics.mode(counts) if counts else 0]
-        for count in sorted(wanted, reverse=True):
-            fitting = next((columns for columns in (*by_gap, *narrow) if len(columns) == count), None)
-            if fitting is not None:
-                usual = fitting
-                break
+        usual = _as_many(max(len(line.pieces) for line in head), (*by_gap, *narrow)) or usual
+        if counts and statistics.mode(counts) > len(usual):
+            usual = _as_many(statistics.mode(counts), (*by_gap, *narrow)) or usual
         joint = _free_of_words([*body, *(line for line in head if len(line.pieces) == len(usual))], 0.3 * size)
         if len(joint) == len(usual):
             return joint
     return usual
+
+
+def _as_many(count: int, found: Sequence[list[Span]]) -> list[Span] | None:
+    """The first of several ways to cut lines into columns that gives so many."""
+    return next((columns for columns in found if len(columns) == count), None)
 
 
 def _free_of_words(lines: Sequence[TextLine], gap: float) -> list[Span]:
