@@ -1,4 +1,4 @@
-"""Forms that draw forms that draw forms: a page of a few bytes can ask pdfium for more drawing than a life has time for.
+"""Forms that draw forms that draw forms: a page of a few bytes can keep pdfium drawing for ever.
 
 pdfium can't be interrupted while it opens a page, so pypdf looks at such files before.
 """
@@ -35,7 +35,7 @@ def refuse_nested_forms(path: Path) -> None:
     from pypdf.errors import PyPdfError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # a damaged object gives a line each
-    with contextlib.suppress(RecursionError, PyPdfError, *_DAMAGE):  # what pypdf can't follow, pdfium refuses or repairs by itself
+    with contextlib.suppress(RecursionError, PyPdfError, *_DAMAGE):  # what pypdf can't follow is left to pdfium
         reader = pypdf.PdfReader(path)
         if reader.is_encrypted:
             reader.decrypt("")

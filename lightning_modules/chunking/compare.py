@@ -123,12 +123,10 @@ def compare(
     said = [statement]
     if None not in later:
         said.append(
-            f"A page at a time, of the rows on pages that do not repeat the header {later[0]:.1%} have it, with nothing "
-            f"carried over {later[1]:.1%}."
+            f"A page at a time, of the rows on pages that do not repeat the header {later[0]:.1%} have it, with "
+            f"nothing carried over {later[1]:.1%}."
         )
-    write_json(
-        out / "results.json", {"schema_version": 1, "metrics": metrics, "statements": said, "tables": tables}
-    )
+    write_json(out / "results.json", {"schema_version": 1, "metrics": metrics, "statements": said, "tables": tables})
     for table in tables:
         console.print(table["title"])
         for line in [table["columns"], *table["rows"]]:
@@ -183,7 +181,9 @@ def _scores_table(scores: dict[tuple[str, int], Scores], readers: Sequence[str],
     return {"title": f"{num_documents} typeset documents that no training saw", "columns": columns, "rows": rows}
 
 
-def _real_counts(reader: PlacingReader, name: str, pdfs: Sequence[Path], max_pages: int, console: Console) -> RealCounts:
+def _real_counts(
+    reader: PlacingReader, name: str, pdfs: Sequence[Path], max_pages: int, console: Console
+) -> RealCounts:
     from ...datamodules.chunking.merging import MergePolicy
     from ...datamodules.chunking.pages import Document
     from ...registry import UserError

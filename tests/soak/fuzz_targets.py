@@ -1,4 +1,4 @@
-"""What is fuzzed, as functions of bytes; run as a program, atheris drives one: `fuzz_targets.py NAME [libFuzzer's flags]`."""
+"""What is fuzzed, as functions of bytes; as a program, `fuzz_targets.py NAME [FLAGS]`, atheris drives one."""
 
 from __future__ import annotations
 

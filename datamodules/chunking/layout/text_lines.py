@@ -205,7 +205,7 @@ def gutter_of(pieces: Sequence[Piece], one_filled: bool = False) -> float | None
             and len(right) >= MIN_COLUMN_ITEMS
             and crossing <= MAX_CROSSING * len(pieces)
             and _side_by_side(left, right)
-            and (_filled(left) and _filled(right) or one_filled and _text_beside(left, right))
+            and ((_filled(left) and _filled(right)) or (one_filled and _text_beside(left, right)))
             and not _names_of_rows(left, right)
         ):
             clear = min(p.x0 for p in right) - max(p.x1 for p in left)

@@ -92,8 +92,8 @@ def read_questions(file: Path) -> list[Question]:
     """
     found: list[Question] = []
     seen: set[str] = set()
-    ours = Path(__file__).with_name(f"{file}.jsonl")
-    if not file.exists() and ours.is_file():
+    ours = Path(__file__).with_name(f"{file.name}.jsonl")
+    if not file.exists() and file == Path(file.name) and ours.is_file():
         file = ours
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

@@ -100,8 +100,8 @@ def forms_that_double_thirty_times() -> list[bytes]:
 
 def a_bomb_of_text() -> list[bytes]:
     words = b"BT /F1 9 Tf 10 10 Td " + b"(bomb) Tj " * 100_000 + b"ET"
-    return _page(zlib.compress(words, 9), b"<< /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >>",
-                 b"/Filter /FlateDecode")  # fmt: skip
+    font = b"<< /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >>"
+    return _page(zlib.compress(words, 9), font, b"/Filter /FlateDecode")
 
 
 def a_bomb_in_a_bomb() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The page that shows chunks on their pages: known words lie inside their chunk's box, also where a browser draws it."""
+"""The page that shows chunks: known words lie inside their chunk's box, also where a browser draws it."""
 
 from __future__ import annotations
 
