@@ -5,13 +5,17 @@ Drawings of pages with a text layer are not looked for: their words are the laye
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from ...registry import UserError
 from .layout.text_lines import Region
 from .layout_network import SeenRegion
 from .ocr import OcrLine, OcrPage
@@ -19,7 +23,7 @@ from .ocr import OcrLine, OcrPage
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .pages import Page
+    from .pages import Document, Page
 
 MIN_SHARE = 0.02  # of the page: a smaller picture is a logo or a sign
 MAX_SHARE = 0.6  # a larger one is the page's ground
@@ -28,10 +32,16 @@ LONG_LINE = 6  # words; a figure's labels are shorter
 MAX_LONG = 0.4  # share of a figure's letters that stand in long lines
 MAX_SAME = 0.5  # of the smaller one: two figures that share more are one
 MAX_OBJECTS = 2000
+READ_A_PAGE = 0.125  # pictures of a document that are read, a page: reading one takes as long as several pages
+READ_AT_LEAST = 4
+MAX_LOOKED_THROUGH = 2000  # pages whose pictures are counted
 CAPTION = re.compile(
     r"(?:figure|figura|fig|abbildung|abb|bild|image|imagen|chart|diagram|exhibit|schéma|esquema|plate)\.?\s*\d",
     re.IGNORECASE,
 )
+
+_chosen: WeakKeyDictionary[Document, dict[int, list[Region]]] = WeakKeyDictionary()
+_passed: WeakKeyDictionary[Document, dict[int, int]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,33 @@ def embedded_pictures(page: Page) -> list[Region]:
     return kept
 
 
+def pictures_to_read(document: Document) -> dict[int, list[Region]]:
+    """Page number -> places of those embedded pictures whose words are read: the largest of the document.
+
+    Their number grows with the document's pages, so that a manual with a picture on every page is not mostly read off
+    pictures; which ones they are depends on the file alone, so a call that goes on after a kill reads the same.
+    """
+    if document not in _chosen:
+        found: list[tuple[float, int, Region]] = []
+        for number in range(1, min(document.num_pages, MAX_LOOKED_THROUGH) + 1):
+            with contextlib.suppress(UserError):  # a damaged page has none, and is told of when it is read
+                found += [(-_area(r), number, r) for r in embedded_pictures(document.page(number))]
+        found.sort(key=lambda held: (held[0], held[1], held[2].y0, held[2].x0))
+        allowed = READ_AT_LEAST + int(document.num_pages * READ_A_PAGE)
+        chosen: dict[int, list[Region]] = {}
+        for _, number, region in found[:allowed]:
+            chosen.setdefault(number, []).append(region)
+        _chosen[document] = chosen
+        _passed[document] = dict(Counter(number for _, number, _ in found[allowed:]))
+    return _chosen[document]
+
+
+def pictures_passed_over(document: Document, numbers: Sequence[int]) -> int:
+    """How many embedded pictures of these pages are not read, since the document has larger ones enough."""
+    pictures_to_read(document)
+    return sum(_passed[document].get(n, 0) for n in numbers)
+
+
 def embedded_text(page: Page) -> str:
     """What was read in the pictures that a page with a text layer embeds."""
     if page.read is not None:
@@ -163,11 +200,13 @@ def _place(pdfium: Any, item: Any, transform: np.ndarray) -> Region | None:
 
 
 def _inner_text(page: Page, region: Region) -> str:
-    """What is read in a picture, unless the text layer has words there already."""
+    """What is read in a picture, unless it is passed over or the text layer has words there already."""
     from .words import words_of
 
     ocr = page.document.ocr
-    if ocr is None or any(region.holds(*word.middle) for word in words_of(page)):
+    if ocr is None or region not in pictures_to_read(page.document).get(page.number, []):
+        return ""
+    if any(region.holds(*word.middle) for word in words_of(page)):
         return ""
     return "\n".join(line.text for line in ocr.read_crop(page, region).lines)
 

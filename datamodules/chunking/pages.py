@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...registry import UserError
+from .nested_forms import refuse_nested_forms
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -284,6 +285,7 @@ def _open(path: Path) -> Any:
         kind = next((name for magic, name in _KINDS.items() if head.startswith(magic)), "")
         held = "it is empty" if not size else f"it is {kind}" if kind else "its first bytes are not those of one"
         raise UserError(f"{path}: is no PDF: {held}")
+    refuse_nested_forms(path)
     try:
         return pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:

@@ -84,6 +84,9 @@ _BIG_BENCH_TASKS = (
 )
 _BIG_BENCH_ROOT = "bigbench-1.0.0/bigbench/benchmark_tasks/"
 
+_PAPERS_ROOT = "inspect_evals/"
+_PAPERS_DOWNLOADS = "agentdojo/data/suites/workspace_plus/terminal/emma-computer/home-dir/Downloads/"
+
 _ALL = (
     Source(
         name="smollm2-135m-instruct",
@@ -227,6 +230,32 @@ _ALL = (
         ),
         download_mb=6.9,
         disk_mb=7.5,
+    ),
+    Source(
+        name="papers-pdf",
+        title="three papers as PDFs (Attention Is All You Need, StrategyLLM, OpenHands), 72 pages",
+        kind="wheel",
+        holds="data",
+        licence="the papers' rights are their authors' (arXiv 1706.03762, 2311.08803, 2407.16741); MIT (package)",
+        note="to read and to test with: do not pass the PDFs on",
+        distribution="inspect-evals",
+        version="0.26.0",
+        file="inspect_evals-0.26.0-py3-none-any.whl",
+        sha256="b76d15813182807da141a0f06bb6f18a5f82d1f06291ec2633bb84cdf661f8d0",
+        members=(
+            Member(f"{_PAPERS_ROOT}{_PAPERS_DOWNLOADS}*.pdf", strip=f"{_PAPERS_ROOT}{_PAPERS_DOWNLOADS}"),
+            Member(
+                f"{_PAPERS_ROOT}gdm_self_proliferation/data/sp12/strategy_llm.pdf",
+                strip=f"{_PAPERS_ROOT}gdm_self_proliferation/data/sp12/",
+            ),
+            Member(
+                f"{_PAPERS_ROOT}theagentcompany/tasks/admin_remove_pages_pdf/expected_openhands_short.pdf",
+                strip=f"{_PAPERS_ROOT}theagentcompany/tasks/admin_remove_pages_pdf/",
+            ),
+            Member("*.dist-info/licenses/*", strip="inspect_evals-0.26.0.dist-info/licenses/"),
+        ),
+        download_mb=21.4,
+        disk_mb=6.0,
     ),
     Source(
         name="tiny-random-llama",

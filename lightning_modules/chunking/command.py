@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from ...datamodules.sources.catalogue import SOURCES
+from ...datamodules.sources.download import fetch
 from ...registry import COMMANDS, UserError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def chunk(
     html: Path | None = None,
     partial: Literal["keep", "same", "merge"] = "keep",
     ocr: Literal["auto", "never", "always"] = "auto",
+    weights: Path | None = None,
     model: str | None = None,
     url: str | None = None,
     dpi: int | None = None,
@@ -47,7 +50,7 @@ def chunk(
     A call that was cut off goes on where it was: the same call again reads no page twice.
 
     Args:
-        path: a PDF, or a folder whose PDFs are read one after the other.
+        path: a PDF, a folder whose PDFs are read one after the other, or a source of PDFs such as papers-pdf.
         out: file for the chunks, one a line.
         reader: who reads the pages: `layout` needs no server, `rules` no weights; `fulgurite list readers` shows all.
         pages: which pages, such as 1-40 or 1-3,9-; default: all.
@@ -56,6 +59,7 @@ def chunk(
         partial: what becomes of a chunk that may continue the one before: keep it apart, merge it where title and
             section are the same, or merge it always.
         ocr: which pages are read off their picture: auto takes those without a text layer, always all.
+        weights: folder of a trained chunker, for the reader layout; default: the released one.
         model: name of the server's model, for the reader openai.
         url: base of the server, such as http://127.0.0.1:8000/v1.
         dpi: resolution of the pictures that a model sees.
@@ -69,7 +73,7 @@ def chunk(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     files = find_pdfs(path)
     _check_out(out)
-    options = {"model": model, "url": url, "dpi": dpi, "price_in": price_in, "price_out": price_out}
+    options = {"weights": weights, "model": model, "url": url, "dpi": dpi, "price_in": price_in, "price_out": price_out}
     made = make_reader(reader, {**options, "max_cost": max_cost}, record)
     failed: dict[str, str] = {}
     results: list[DocumentResult] = []
@@ -103,18 +107,20 @@ def chunk(
 
 
 def find_pdfs(path: Path) -> list[Path]:
-    """The PDF that `path` is, or those that lie in it, sorted.
+    """The PDF that `path` is, or those that lie in it or in the source of that name, sorted.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or the source can't be fetched.
     """
+    if not path.exists() and str(path) in SOURCES:
+        path = fetch(str(path))
     if path.is_dir():
         found = sorted(f for f in path.iterdir() if f.suffix.lower() == ".pdf" and f.is_file())
         if not found:
             raise UserError(f"{path}: holds no file that ends in .pdf")
         return found
     if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder")
+        raise UserError(f"{path}: there is no such file or folder, nor a source of that name")
     return [path]
 
 
@@ -232,7 +238,7 @@ def _report(results: list[DocumentResult], reader: PageReader, out: Path, html: 
         say(summary(r))
         for v in r.violations[:3]:
             say(f"  {v.rule}, chunk {v.chunk}: {v.sentence}")
-        if r.ocr_seconds or r.layout_seconds:
+        if r.ocr_seconds or r.layout_seconds or r.pictures_passed_over:
             say(f"  {ocr_summary(r)}")
         if r.pages_without_text:
             shown = ", ".join(map(str, r.pages_without_text[:8]))
@@ -246,9 +252,11 @@ def _report(results: list[DocumentResult], reader: PageReader, out: Path, html: 
 def ocr_summary(result: DocumentResult) -> str:
     """What reading off pictures took, in a line."""
     whole = max(result.seconds, 1e-9)
+    passed = result.pictures_passed_over
+    over = f", {passed} smaller pictures not read" if passed else ""
     return (
         f"{len(result.pages_by_ocr)} pages read off their picture, "
-        f"{sum(c.kind == 'figure' for c in result.chunks)} figures: OCR {result.ocr_seconds:.1f} s "
+        f"{sum(c.kind == 'figure' for c in result.chunks)} figures{over}: OCR {result.ocr_seconds:.1f} s "
         f"({100 * result.ocr_seconds / whole:.0f} % of all), layout network {result.layout_seconds:.1f} s "
         f"({100 * result.layout_seconds / whole:.0f} %); recall and invented tokens are against what was read there"
     )

@@ -13,7 +13,7 @@ from typing import Any
 from ...datamodules.chunking.chunks import Chunk, PlacedChunk, number_chunks, placed_from_json, placed_to_json
 from ...datamodules.chunking.context import ChunkContext
 from ...datamodules.chunking.contract import TaggedChunk, complete_headings, parse
-from ...datamodules.chunking.figures import embedded_text
+from ...datamodules.chunking.figures import embedded_text, pictures_passed_over
 from ...datamodules.chunking.merging import MergePolicy, merge
 from ...datamodules.chunking.pages import Document, PageBatch
 from ...datamodules.chunking.places import place_chunks
@@ -63,6 +63,7 @@ class DocumentResult:
         ocr_seconds: what that took, also in an earlier call that this one went on from, and on pages that were
             not asked for but tell the document's style.
         layout_seconds: time of the layout network that finds figures, in this call.
+        pictures_passed_over: embedded pictures whose words were not read, as larger ones took their document's share.
     """
 
     source: str
@@ -77,6 +78,7 @@ class DocumentResult:
     pages_by_ocr: list[int] = field(default_factory=list)
     ocr_seconds: float = 0.0
     layout_seconds: float = 0.0
+    pictures_passed_over: int = 0
 
 
 def read_document(
@@ -154,6 +156,7 @@ def read_document(
         pages_by_ocr=by_ocr,
         ocr_seconds=max(ocr_seconds, eyes.seconds - before[0]) if eyes else 0.0,
         layout_seconds=eyes.network.seconds - before[1] if eyes else 0.0,
+        pictures_passed_over=pictures_passed_over(document, numbers) if eyes and eyes.mode == "auto" else 0,
     )
 
 

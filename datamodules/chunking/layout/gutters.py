@@ -14,10 +14,11 @@ from .turned import Frame
 
 NUM_SAMPLED = 12
 SAME = 6.0  # points by which pages of one document may differ
-BEFORE, BEHIND = 2.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
+BEFORE, BEHIND = 5.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
 MIN_AT_EDGE = 0.6  # of the lines right of it
 MAX_CROSSING = 0.15  # of the page's pieces
 MIN_PIECES = 4
+NARROWEST = 6.0  # points: a page number or a running line that ends nearer to the right column reaches into the gutter
 _known: WeakKeyDictionary[Document, tuple[Gutter, ...]] = WeakKeyDictionary()
 
 
@@ -43,8 +44,11 @@ def document_gutters(document: Document) -> tuple[Gutter, ...]:
         found = [g for g in (_of_page(document, number) for number in numbers) if g is not None]
         kept: list[Gutter] = []
         for gutter in found:
-            if not any(abs(gutter.right - k.right) < SAME for k in kept):
+            same = next((k for k, held in enumerate(kept) if abs(gutter.right - held.right) < SAME), None)
+            if same is None:
                 kept.append(gutter)
+            elif gutter.left > kept[same].left:  # a page of short lines does not show where the left column ends
+                kept[same] = gutter
         _known[document] = tuple(kept)
     return _known[document]
 
@@ -53,11 +57,13 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     page = document.page(number)
     found = words_of(page)
     pieces = pieces_of(Frame.of(found, page.width, page.height).upright(found))
-    middle = gutter_of(pieces)
+    middle = gutter_of(pieces, one_filled=True)
     if middle is None:
         return None
     rights = [round(p.x0) for p in pieces if p.x0 >= middle]
-    return Gutter(max(p.x1 for p in pieces if p.x1 <= middle), float(statistics.mode(rights)))
+    right = float(statistics.mode(rights))
+    ends = [p.x1 for p in pieces if p.x1 <= min(middle, right - NARROWEST)]
+    return Gutter(max(ends), right) if ends else None
 
 
 def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | None:
@@ -72,6 +78,12 @@ def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | N
         begins = [gutter.right - BEFORE <= line.x0 <= gutter.right + BEHIND for line in lines]
         if sum(begins) < MIN_AT_EDGE * len(lines):
             continue
-        if share_level(left, right) <= MAX_LEVEL:
+        if share_level(left, right) <= MAX_LEVEL or _tables_beside(left, right):
             return gutter.middle
     return None
+
+
+def _tables_beside(left: Sequence[Piece], right: Sequence[Piece]) -> bool:
+    """Whether a table of one side stands beside a table of the other, each within its column."""
+    here, there = ([p for p in side if p.index >= 0] for side in (left, right))
+    return any(min(a.y1, b.y1) - max(a.y0, b.y0) > 0 for a in here for b in there)

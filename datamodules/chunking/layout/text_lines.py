@@ -17,6 +17,7 @@ MAX_NAMES = 0.6  # of the right side's width: a left side as narrow as this may 
 MIN_NAMES_LEVEL = 0.6  # of its lines that stand level with one at the right
 MAX_LEVEL = 0.8  # of the left lines level with one at the right: more is one table over the whole width
 LEVEL_POINTS = 0.6
+MAX_BESIDE = 0.4  # of the left lines level with one at the right: text beside a table
 
 
 @dataclass(frozen=True)
@@ -182,8 +183,13 @@ def _wide_pair(a: Piece, b: Piece) -> bool:
     return b.y0 >= a.y0 and b.y0 - a.y1 < 1.5 * (b.y1 - b.y0) and shared > 0.5 * min(a.x1 - a.x0, b.x1 - b.x0)
 
 
-def gutter_of(pieces: Sequence[Piece]) -> float | None:
-    """Where two columns of text part; None where there is one column, or none is filled with text."""
+def gutter_of(pieces: Sequence[Piece], one_filled: bool = False) -> float | None:
+    """Where two columns of text part; None where there is one column, or none is filled with text.
+
+    Args:
+        pieces: of a page.
+        one_filled: whether text in one of them is enough, where its lines are not level with the other's.
+    """
     if len(pieces) < 2 * MIN_COLUMN_ITEMS:
         return None
     box = Region.around(pieces)
@@ -199,8 +205,7 @@ def gutter_of(pieces: Sequence[Piece]) -> float | None:
             and len(right) >= MIN_COLUMN_ITEMS
             and crossing <= MAX_CROSSING * len(pieces)
             and _side_by_side(left, right)
-            and _filled(left)
-            and _filled(right)
+            and ((_filled(left) and _filled(right)) or (one_filled and _text_beside(left, right)))
             and not _names_of_rows(left, right)
         ):
             clear = min(p.x0 for p in right) - max(p.x1 for p in left)
@@ -215,6 +220,16 @@ def _side_by_side(left: list[Piece], right: list[Piece]) -> bool:
     a, b = Region.around(left), Region.around(right)
     shared = min(a.y1, b.y1) - max(a.y0, b.y0)
     return shared > 0.3 * min(a.y1 - a.y0, b.y1 - b.y0)
+
+
+def _text_beside(left: list[Piece], right: list[Piece]) -> bool:
+    """Whether one side is text and the other something else that was set without regard to its lines."""
+    widths = [Region.around(side).x1 - Region.around(side).x0 for side in (left, right)]
+    return (
+        min(widths) > MIN_FILL * max(widths)
+        and (_filled(left) or _filled(right))
+        and share_level(left, right) < MAX_BESIDE
+    )
 
 
 def _names_of_rows(left: list[Piece], right: list[Piece]) -> bool:

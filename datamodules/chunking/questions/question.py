@@ -85,13 +85,16 @@ class Question:
 
 
 def read_questions(file: Path) -> list[Question]:
-    """The questions of a file.
+    """The questions of a file, or of the one of that name beside this module.
 
     Raises:
         UserError: if it can't be read, a line is no question, or an id stands twice; names the line.
     """
     found: list[Question] = []
     seen: set[str] = set()
+    ours = Path(__file__).with_name(f"{file.name}.jsonl")
+    if not file.exists() and file == Path(file.name) and ours.is_file():
+        file = ours
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

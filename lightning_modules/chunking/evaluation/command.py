@@ -36,8 +36,9 @@ def evaluate(
     Each arm's scores on a document are kept: the same call again goes on where it was stopped.
 
     Args:
-        questions: file of questions, one JSON object a line (datamodules/chunking/questions/question.py says which).
-        pdfs: folder of the documents; those without a question are left out.
+        questions: file of questions, one JSON object a line (datamodules/chunking/questions/question.py says which), or
+            `papers` for those that come with fulgurite, about the source papers-pdf.
+        pdfs: folder of the documents, or a source of them; those without a question are left out.
         chunks: a chunks.jsonl, or a folder of them, that covers these documents.
         out: folder for scores, cached vectors, results.json and the plot.
         arms: ways of chunking; default: all (`fulgurite list arms`).
@@ -52,6 +53,7 @@ def evaluate(
     from .contract import contract_row
     from .figure import draw_answers
     from .page_texts import page_texts
+    from .procedures import procedure_scores
     from .results import compare
     from .scores import score_document
 
@@ -68,6 +70,7 @@ def evaluate(
     encoder = TextEncoder(cache=out / "vectors.sqlite")
     scores: dict[str, dict[str, DocumentScores]] = defaultdict(dict)
     contract: list[list[object]] = []
+    held: dict[str, list[Chunk]] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("documents", total=len(files) * len(names))
         for file, digest, own in _with_chunks(files, chunks):
@@ -79,10 +82,14 @@ def evaluate(
                 scores[name][file.name] = score_document(name, source, asked[file.name], out / "scores", digest)
                 bar.advance(task)
             contract.append(contract_row(file, own))
+            held[file.name] = own
             if not console.is_terminal:
                 console.print(f"{file.name}: scored", markup=False)
     chosen = [q for f in files for q in asked[f.name]]
     results = compare(scores, chosen, contract)
+    tables, metrics = procedure_scores(held)
+    results["tables"] += tables
+    results["metrics"] |= metrics
     draw_answers(results.pop("curves"), out / "answers.png")
     write_json(out / "results.json", {"schema_version": 1, **results, "figures": ["answers.png"]})
     for statement in results["statements"]:

@@ -102,7 +102,8 @@ def judge_page(seen: SeenPage, opinion: Opinion, strokes: Sequence[Stroke], num_
             item = seen.items[k]
             if k in rows:
                 lines = [item.line] if item.line is not None else list(block.lines)
-                if run and opinion.role[k, HEADER] > opinion.role[k, ROW] and _has_row(run, opinion):
+                new_header = opinion.role[k, HEADER] > opinion.role[k, ROW] and bool(run) and _has_row(run, opinion)
+                if new_header or (run and lines[0].y1 < run[-1][1].y0):  # or at the top of another text column
                     close()
                 run += [(item, line, k) for line in lines]
             else:

@@ -19,6 +19,7 @@ from ....datamodules.chunking.words import Word
 
 MAX_COLUMNS = 20
 GAPS = (1.6, 1.3, 1.0, 0.8, 0.65, 0.5)  # of the type size: how wide the white between columns may be asked to be
+NARROW = (0.35, 0.2, 0.1)  # asked for only where the header, or the open table, tells how many columns there are
 MANY_LINES = 6  # from so many lines on, a narrow white that all leave free is a column's
 _ATTACHED = re.compile(r"[$€£%)(]+")
 Span = tuple[float, float]
@@ -72,22 +73,27 @@ def _columns(body: Sequence[TextLine], head: Sequence[TextLine], num_columns: in
     size = statistics.median(line.size for line in [*body, *head])
     allowed = GAPS if len(body) >= MANY_LINES or num_columns else GAPS[:3]
     by_gap = [_free_of_words(body, gap * size) for gap in allowed]
+    narrow = [_free_of_words(body, gap * size) for gap in NARROW] if len(body) > 1 else []
     if num_columns and not head:
-        for columns in by_gap:
+        for columns in (*by_gap, *narrow):
             if len(columns) == num_columns:
                 return columns
     usual = by_gap[3] if len(by_gap) > 3 else by_gap[-1]
     if head:
-        # the header tells how many columns there are, where its own cells stand apart
-        wanted = max(len(line.pieces) for line in head)
-        for columns in by_gap:
-            if len(columns) == wanted:
-                usual = columns
-                break
+        # the header tells how many columns there are, where its own cells stand apart; most rows, that there are more
+        counts = [len(line.pieces) for line in body if len(line.pieces) > 1]
+        usual = _as_many(max(len(line.pieces) for line in head), (*by_gap, *narrow)) or usual
+        if counts and statistics.mode(counts) > len(usual):
+            usual = _as_many(statistics.mode(counts), (*by_gap, *narrow)) or usual
         joint = _free_of_words([*body, *(line for line in head if len(line.pieces) == len(usual))], 0.3 * size)
         if len(joint) == len(usual):
             return joint
     return usual
+
+
+def _as_many(count: int, found: Sequence[list[Span]]) -> list[Span] | None:
+    """The first of several ways to cut lines into columns that gives so many."""
+    return next((columns for columns in found if len(columns) == count), None)
 
 
 def _free_of_words(lines: Sequence[TextLine], gap: float) -> list[Span]:

@@ -23,7 +23,7 @@ from ....datamodules.chunking.labels import FLAGS
 from ....datamodules.chunking.layout.blocks import Block
 from ....datamodules.chunking.layout.style import DocumentStyle, in_zone
 from ....datamodules.chunking.layout.tables import Row, Table, stacked
-from ....datamodules.chunking.lines import step_number
+from ....datamodules.chunking.lines import is_question, step_number
 from ....datamodules.chunking.typeset.truth import ROLES
 from ....datamodules.chunking.verbatim import tokens
 from .decide import MAX_STEP_AHEAD, Decider, box_of, header_alike, line_texts
@@ -125,6 +125,8 @@ class TrainedDecider(Decider):
     def _ends_before(self, text: str, judged: Judged, step: int | None, is_item: bool, ahead: Sequence[Block]) -> bool:
         """Whether the open chunk ends before a block."""
         opened = self.open
+        if is_question(text) and any(is_question(held) for held in opened.texts):
+            return True
         if step is not None and opened.last_step and step == opened.last_step + 1:
             return False
         if self._goes_on(text, ahead):

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fulgurite.datamodules.chunking.figures import drawn_figures, embedded_pictures, figures_of, is_caption, stretched
+from fulgurite.datamodules.chunking.figures import (
+    drawn_figures,
+    embedded_pictures,
+    figures_of,
+    is_caption,
+    pictures_passed_over,
+    pictures_to_read,
+    stretched,
+)
 from fulgurite.datamodules.chunking.layout.blocks import page_blocks
 from fulgurite.datamodules.chunking.layout.text_lines import Region
 from fulgurite.datamodules.chunking.layout.turned import Frame
@@ -93,6 +101,21 @@ def test_embedded_picture_becomes_a_figure_with_caption_and_words(pictured: Path
         assert figure.figure[0] == place and len(figure.figure) == 2
         assert not any("Figure 3" in b.text for b in blocks if not b.figure)
         assert [b.text[:5] for b in blocks if not b.figure] == ["The w", "Clean"]
+
+
+def test_the_largest_pictures_of_a_document_are_read_and_the_others_counted(tmp_path: Path) -> None:
+    typst = pytest.importorskip("typst", reason="typst is not installed: pip install 'fulgurite[chunking]'")
+    Image.new("RGB", (40, 20), "grey").save(tmp_path / "grey.png")
+    widths = [100 + 10 * k for k in range(9)]
+    pages = "#pagebreak()\n".join(f'words on page {w}\n\n#image("grey.png", width: {w}pt)\n\n' for w in widths)
+    (tmp_path / "many.typ").write_text(f"#set page(width: 300pt, height: 300pt)\n{pages}", encoding="utf-8")
+    (tmp_path / "many.pdf").write_bytes(typst.compile(str(tmp_path / "many.typ"), format="pdf"))
+    with Document(tmp_path / "many.pdf") as document:
+        chosen = pictures_to_read(document)
+        assert document.num_pages == 9
+        assert sorted(chosen) == [5, 6, 7, 8, 9], "4 and one for every eight pages, the largest"
+        assert pictures_passed_over(document, range(1, 10)) == 4
+        assert pictures_passed_over(document, [1, 9]) == 1
 
 
 def test_without_ocr_there_are_no_figures(pictured: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fulgurite.datamodules.chunking.pages import Document
 from fulgurite.datamodules.chunking.questions.classes import classify
 from fulgurite.datamodules.chunking.questions.question import (
     Question,
@@ -17,6 +18,8 @@ from fulgurite.datamodules.chunking.questions.question import (
     split_documents,
 )
 from fulgurite.datamodules.chunking.questions.scoring import holds_answer, holds_cell, holds_row
+from fulgurite.datamodules.sources.cache import source_folder
+from fulgurite.datamodules.sources.download import is_cached
 from fulgurite.registry import UserError
 
 CELL = TableCell("K 07", "7.50", ("Code", "Part name", "Price"), 30, "first page")
@@ -118,3 +121,22 @@ def test_a_cell_needs_its_row_and_strictly_its_header_before_it() -> None:
 )
 def test_classes(given: dict[str, Any], expected: str) -> None:
     assert classify(question(**given)) == expected
+
+
+def test_the_questions_about_the_papers_are_found_by_name(tmp_path: Path) -> None:
+    found = read_questions(Path("papers"))
+    assert len({q.pdf for q in found}) == 3 and len(found) >= 30
+    assert all(q.searchable and q.pages and not q.human for q in found)
+    assert sum(q.cell is not None for q in found) >= 10
+    with pytest.raises(UserError, match="can't be read"):
+        read_questions(Path("pappers"))
+    with pytest.raises(UserError, match="can't be read"):
+        read_questions(tmp_path / "papers")
+
+
+@pytest.mark.skipif(not is_cached("papers-pdf"), reason="needs the papers: fulgurite fetch papers-pdf")
+def test_the_answers_stand_on_their_pages() -> None:
+    for asked in read_questions(Path("papers")):
+        with Document(source_folder("papers-pdf") / asked.pdf) as document:
+            text = document.page(asked.pages[0]).layer.text
+        assert holds_answer(asked, [text]), asked.id

@@ -61,3 +61,13 @@ def test_near_columns_are_parted_by_the_open_table_s_number() -> None:
 def test_lines_without_columns_make_no_table() -> None:
     judged = [JudgedLine(line(100 + 12 * k, (50, "words that fill the line")), False, True) for k in range(4)]
     assert line_table(judged, FRAME, [], 0) is None
+
+
+def test_most_rows_tell_more_columns_than_a_header_whose_cells_are_near() -> None:
+    head = JudgedLine(line(100, (50, "Part"), (150, "Order no."), (200, "Price")), True, True)
+    near = JudgedLine(line(115, (50, "Plate with a coating"), (151, "K-1"), (200, "2.50")), False, True)
+    rest = [
+        JudgedLine(line(130 + 15 * k, (50, "Valve"), (150, f"K-{k}"), (200, "9.00")), False, True) for k in range(5)
+    ]
+    assert len(head.line.pieces) == 2
+    assert made([head, near, *rest])[:2] == [("Part", "Order no.", "Price"), ("Plate with a coating", "K-1", "2.50")]
