@@ -67,9 +67,9 @@ def _reach(state: State, agent: int, targets: tuple[int | str, ...], rules: Rule
         here, there = state.agent_pos[agent], state.pos_name(target)
         if not (state.is_aligned(-1 - agent, there) or state.is_aligned(target, here)):
             return f"the robot is not where {name} is"
-    elif not _stands_at(state, agent, target):
+    elif not stands_at(state, agent, target):
         return f"the robot does not stand at {name}"
-    if (target >= 0 and state.is_behind_door(target)) if rules.crashes else _is_shut_in(state, target):
+    if (target >= 0 and state.is_behind_door(target)) if rules.crashes else is_shut_in(state, target):
         return f"{name} is behind a closed door"
     if not rules.grasps_anything and chain_in_hand(state, target) is not None:
         return f"{name} is in a robot's hand"
@@ -108,7 +108,7 @@ def _place(state: State, agent: int, targets: tuple[int | str, ...], rules: Rule
         there = state.pos_name(target)
         here = state.is_aligned(-1 - agent, there) or state.is_aligned(target, state.agent_pos[agent])
     else:
-        here = _stands_at(state, agent, target)
+        here = stands_at(state, agent, target)
     if not here:
         return f"the robot is not at {name}"
     if isinstance(target, int) and state.problem.containers[target] and state.cell_shut[target]:
@@ -188,10 +188,10 @@ def _is_beside(state: State, agent: int, target: int, rules: Rules) -> bool:
     """Whether the robot stands at the thing, or the thing is at the robot."""
     if rules.reach_from_afar:
         return state.agent_pos[agent] == state.name(target) or state.problem.agents[agent] == state.pos_name(target)
-    return _stands_at(state, agent, target)
+    return stands_at(state, agent, target)
 
 
-def _stands_at(state: State, agent: int, target: int) -> bool:
+def stands_at(state: State, agent: int, target: int) -> bool:
     """Whether the robot stands at the very thing, or the thing, or what holds it, was brought to the robot."""
     if state.agent_pos[agent] == state.name(target):
         return True
@@ -219,7 +219,7 @@ def chain_in_hand(state: State, target: int) -> int | None:
     return None
 
 
-def _is_shut_in(state: State, target: int) -> bool:
+def is_shut_in(state: State, target: int) -> bool:
     """Whether anything in the chain of what holds the target is shut."""
     seen: set[int] = set()
     holder: int | None = target
@@ -238,6 +238,8 @@ def clash(state: State, commands: list[Command], rules: Rules) -> str | None:
     Raises:
         ReleasedCheckerError: where the released checker raises, with `rules.crashes`.
     """
+    if len(commands) == 1 and commands[0].name not in ("push", "close"):
+        return None
     users: dict[str, list[str]] = {}
     for command in commands:
         for entity in (-1 - command.agent, *command.targets):
@@ -247,6 +249,11 @@ def clash(state: State, commands: list[Command], rules: Rules) -> str | None:
         for pair in combinations(primitives, 2):
             if "move" not in pair and not {"reach", "place"}.issuperset(pair):
                 return f"{name} can't be used twice in one step ({pair[0]}, {pair[1]})"
+    if not rules.crashes:
+        for command in commands:
+            receiver = command.targets[-1] if command.name == "handover" else None
+            if receiver is not None and any(-1 - other.agent == receiver for other in commands):
+                return f"{state.name(receiver)} has to hold still to take something"
     closing = next((c for c in commands if c.name == "close"), None)
     if closing is None:
         return None

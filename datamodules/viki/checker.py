@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .actions import Command, clash, refusal
+from .chains import follow, prepared, unmet
 from .effects import apply
 from .plans import Step, find_answer, literal, steps_of
-from .problem import Facts, Problem, ProblemError
+from .problem import Problem, ProblemError
 from .rules import RELEASED, STRICT, Rules
 from .state import ReleasedCheckerError, State
 
@@ -165,9 +166,11 @@ class Run:
             reason = clash(state, commands, rules)
             if reason is not None:
                 raise _Failure("ACTION_NOT_COMPATIBLE", reason)
-            held = None if rules.same_step or all(state.done) else self._prepared()
+            held = None if rules.same_step or all(state.done) else prepared(state)
             apply(state, commands, rules)
-            self._follow_chains(held)
+            reason = follow(state, held, rules)
+            if reason is not None:
+                raise _Failure("FAILED_TEMPORAL_CONSTRAINT", reason)
         except _Failure as failure:
             who = f", {robot} {' '.join(map(str, words))}" if robot else ""
             raise _Failure(failure.code, f"step {number}{who}: {failure.sentence}", number) from None
@@ -175,45 +178,18 @@ class Run:
             text = f"step {number}: the released checker raises: {error}"
             raise _Failure("RELEASED_CHECKER_RAISES", text, number) from None
 
-    def _prepared(self) -> list[bool]:
-        """For each chain, whether all its facts but the last are true now."""
-        state = self.state
-        return [all(state.holds(f, crashes=False) for f in chain[:-1]) for chain in state.problem.chains]
-
-    def _follow_chains(self, held: list[bool] | None) -> None:
-        state, crashes = self.state, self.rules.crashes
-        for number, chain in enumerate(state.problem.chains):
-            if state.done[number]:
-                continue
-            so_far = True
-            for facts in chain:
-                if not state.holds(facts, crashes=crashes):
-                    so_far = False
-                elif not so_far:
-                    raise _Failure("FAILED_TEMPORAL_CONSTRAINT", f"{_say(facts)} came true too early")
-            if so_far and held is not None and not held[number]:
-                raise _Failure(
-                    "FAILED_TEMPORAL_CONSTRAINT", f"{_say(chain[-1])} came true in the same step as what it needs"
-                )
-            state.done[number] = so_far
-
     def finish(self) -> None:
         """See whether everything asked for is true.
 
         Raises:
             _Failure: if not.
         """
-        state = self.state
         try:
-            for done, chain in zip(state.done, state.problem.chains, strict=True):
-                if not done:
-                    order = ", then ".join(map(_say, chain))
-                    raise _Failure("FAILED_TEMPORAL_CONSTRAINT", f"it never came to this: {order}")
-            for facts in state.problem.goals:
-                if not state.holds(facts, crashes=self.rules.crashes):
-                    raise _Failure("FAILED_GOAL_CONSTRAINT", f"at the end it is not so: {_say(facts)}")
+            found = unmet(self.state, self.rules)
         except ReleasedCheckerError as error:
             raise _Failure("RELEASED_CHECKER_RAISES", f"at the end the released checker raises: {error}") from None
+        if found is not None:
+            raise _Failure(*found)
 
 
 def _words(command: str, robot: Any, number: int) -> list[str]:
@@ -249,18 +225,3 @@ def _all_steps(data: Any) -> list[Step]:
             raise _Failure("INVALID_COMMAND", text, number)
         steps.append({robot: ",".join(words) for robot, words in actions.items()})
     return steps
-
-
-def _say(facts: Facts) -> str:
-    """Facts in words."""
-    return " and ".join(
-        f"{fact.name} {'is' if fact.wanted else 'is not'} "
-        + (
-            "on"
-            if fact.path == "is_activated" and fact.value is True
-            else f"at {fact.value}"
-            if "pos" in fact.path
-            else f"{fact.path} = {fact.value}"
-        )
-        for fact in facts
-    )

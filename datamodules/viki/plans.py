@@ -116,8 +116,8 @@ def steps_of(data: Any) -> list[Step]:
         return []
     steps = []
     for row in data:
-        actions = row.get("actions", {}) if isinstance(row, Mapping) else None
-        if isinstance(actions, Mapping) and actions:
+        actions = row.get("actions", {}) if isinstance(row, dict) else None
+        if isinstance(actions, dict) and actions:
             try:
                 steps.append({robot: ",".join(words) for robot, words in actions.items()})
             except TypeError:
