@@ -175,7 +175,7 @@ def _thing(model: Any, data: Any, top: np.ndarray, body: int) -> Thing:
                 first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
                 points = model.mesh_vert[first : first + count] @ data.geom_xmat[g].reshape(3, 3).T + data.geom_xpos[g]
                 lowest = min(lowest, float(points[:, 2].min()))
-        base = -lowest
+        base = -lowest if "/panda/" not in model.body(body).name else STAND_HEIGHT
     return Thing(body, geoms, model.geom_group[geoms].copy(), base)
 
 
@@ -249,9 +249,11 @@ def _add_room(spec: Any) -> None:
 
 
 def _add_cameras_and_lights(spec: Any) -> None:
+    import mujoco
+
     spec.worldbody.add_camera(name="view")
     for lamp in ("lamp 0", "lamp 1"):
-        spec.worldbody.add_light(name=lamp, castshadow=False)
+        spec.worldbody.add_light(name=lamp, castshadow=False, type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
 
 
 def _add_materials(spec: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from .solids import Mesh, arc, ball, bent, box, cut_out, rod, shift, stretch, turn, turned
+from .solids import Mesh, arc, ball, bent, box, cut_out, rod, shift, stretch, turn, turned, turned_ring
 
 Colour = tuple[float, float, float]
 ENLARGED = {"fruit": 1.5, "food": 1.35, "dish": 1.35, "cutlery": 1.45, "tool": 1.6, "bottle": 1.25, "appliance": 1.2}
@@ -160,7 +160,7 @@ def _green_peas() -> list[Look]:
 
 def _plate() -> list[Look]:
     disc = turned([(0.0, 0.0), (0.55, 0.0), (1.0, 0.14), (1.0, 0.18), (0.58, 0.05), (0.0, 0.04)], 28)
-    rim = turned([(0.90, 0.13), (1.01, 0.165), (1.01, 0.19), (0.90, 0.155)], 28)
+    rim = turned_ring([(0.86, 0.10), (1.01, 0.155), (1.01, 0.20), (0.86, 0.15)], 28)
     return [Look(disc, (0.97, 0.97, 0.96)), Look(rim, _BLUE)]
 
 
@@ -169,7 +169,7 @@ def _bowl() -> list[Look]:
         [(0.0, 0.0), (0.34, 0.0), (0.40, 0.06), (0.78, 0.32), (0.98, 0.70), (0.92, 0.70), (0.72, 0.38), (0.36, 0.12),
          (0.0, 0.10)], 26
     )  # fmt: skip
-    band = turned([(0.90, 0.55), (1.0, 0.70), (1.0, 0.76), (0.90, 0.76)], 26)
+    band = turned_ring([(0.88, 0.52), (1.0, 0.68), (1.0, 0.76), (0.90, 0.76)], 26)
     return [Look(shell, (0.93, 0.60, 0.24)), Look(band, (0.98, 0.93, 0.82))]
 
 

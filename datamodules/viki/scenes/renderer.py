@@ -178,6 +178,8 @@ class SceneRenderer:
         for name, (r, g, b, texture) in styles()[style].materials.items():
             model.mat_rgba[stage.materials[name]] = [r, g, b, 1.0]
             model.mat_texid[stage.materials[name], role] = stage.textures[texture]
+        # the context copied these numbers when it was made
+        self._context.mat_texid[: model.nmat * model.mat_texid.shape[1]] = model.mat_texid.reshape(-1)
         model.vis.headlight.ambient[:] = light.ambient
         model.vis.headlight.diffuse[:] = 0.18
         model.vis.headlight.specular[:] = 0.0

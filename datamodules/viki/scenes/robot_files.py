@@ -238,19 +238,24 @@ def _thin(model: RobotModel, num_faces: int) -> RobotModel:
     parts = []
     for part, share in zip(model.parts, shares, strict=True):
         vertices, faces = _weld(part.vertices, part.faces)
-        wanted = max(60, int(num_faces * share))
+        wanted = max(200, int(num_faces * share))
         if len(faces) > wanted:
             thinned = fast_simplification.simplify(vertices, faces, target_count=wanted, agg=7)
             vertices, faces = thinned[0], thinned[1]
         vertices, faces = _weld(np.asarray(vertices), np.asarray(faces))
+        cell = 2e-3
+        while len(faces) > 2 * wanted:  # open edges and loose pieces stop the simplifier: round to a grid
+            vertices, faces = _weld(vertices, faces, cell)
+            cell *= 1.3
         if len(faces):
             parts.append(Part(part.body, part.rgba, vertices, faces))
     return RobotModel(model.bodies, tuple(parts))
 
 
-def _weld(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices closer than 0.02 mm become one; triangles without an area and unused vertices are dropped."""
-    _, first, inverse = np.unique(np.round(vertices * 5e4).astype(np.int64), axis=0, return_index=True, return_inverse=True)
+def _weld(vertices: np.ndarray, faces: np.ndarray, cell: float = 2e-5) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices in one cell of a grid (in metres) become one; triangles that vanish and unused vertices are dropped."""
+    cells = np.round(vertices / cell).astype(np.int64)
+    _, first, inverse = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     faces = inverse.reshape(-1)[faces]
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (a != c)]

@@ -36,6 +36,12 @@ def turned(profile: Profile, num_sides: int = 20, lobes: Callable[[np.ndarray], 
     return _skin(np.stack(rings))
 
 
+def turned_ring(profile: Profile, num_sides: int = 26) -> Mesh:
+    """As `turned`, for a ring about the axis: the profile (radius, height) goes once round its cross-section."""
+    closed = turned([*profile, profile[0]], num_sides)
+    return Mesh(closed.vertices[:-2], closed.faces[: -2 * num_sides])
+
+
 def bent(path: np.ndarray, radii: Sequence[float] | float, num_sides: int = 10, closed: bool = False) -> Mesh:
     """A tube along a path [N, 3] with a radius at each point; its ends are capped unless it is closed to a ring."""
     path = np.asarray(path, np.float64)
