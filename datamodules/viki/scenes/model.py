@@ -293,7 +293,7 @@ def _textures() -> dict[str, np.ndarray]:
     shifted = (x * 4 + 0.5 * (np.floor(y * 8) % 2)) % 1
     brick = np.where((shifted < 0.05) | ((y * 8) % 1 < 0.12), 1.0, 0.82 + 0.06 * noise)
     checker = np.where((np.floor(x * 4) + np.floor(y * 4)) % 2 > 0, 0.98, 0.62)
-    marble = 0.97 - 0.16 * np.exp(-np.abs(np.sin(3 * noise + 4 * x)) * 9)
+    marble = 0.97 - 0.10 * np.exp(-np.abs(np.sin(1.2 * noise + 2 * np.pi * (x + y))) * 14)
     patterns = {"plain": np.ones_like(x), "wood": wood, "tiles": tiles, "brick": brick, "checker": checker, "marble": marble}
     return {
         name: np.repeat((np.clip(p, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2) for name, p in patterns.items()

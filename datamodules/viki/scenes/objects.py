@@ -17,7 +17,7 @@ import yaml
 from .solids import Mesh, arc, ball, bent, box, cut_out, rod, shift, stretch, turn, turned, turned_ring
 
 Colour = tuple[float, float, float]
-ENLARGED = {"fruit": 1.5, "food": 1.35, "dish": 1.35, "cutlery": 1.45, "tool": 1.6, "bottle": 1.25, "appliance": 1.2}
+ENLARGED = {"fruit": 1.5, "food": 1.35, "dish": 1.35, "cutlery": 1.5, "tool": 1.6, "bottle": 1.25, "appliance": 1.2}
 
 _BROWN, _GREEN, _WHITE, _BLACK = (0.35, 0.22, 0.12), (0.20, 0.50, 0.16), (0.95, 0.95, 0.93), (0.08, 0.08, 0.09)
 _STEEL, _RED, _BLUE, _WOOD = (0.60, 0.63, 0.67), (0.80, 0.10, 0.08), (0.12, 0.30, 0.70), (0.70, 0.47, 0.26)
@@ -92,7 +92,7 @@ def _peach() -> list[Look]:
         [(0.0, 0.04), (0.24, 0.0), (0.44, 0.18), (0.50, 0.42), (0.42, 0.66), (0.22, 0.80), (0.0, 0.76)],
         24, lambda a: 1 - 0.10 * np.exp(-((a - np.pi * 1.5) ** 2) / 0.03),
     )  # fmt: skip
-    blush = shift(ball(0.62, 0.62, 0.62), x=0.14, y=-0.10, z=0.46)
+    blush = shift(ball(0.76, 0.76, 0.62), x=0.16, y=-0.10, z=0.48)
     return [Look(body, (0.98, 0.66, 0.40)), Look(blush, (0.90, 0.38, 0.30)), _leaf(0.74)]
 
 
@@ -196,24 +196,24 @@ def _wine() -> list[Look]:
 
 
 def _handle(colour: Colour, length: float = 0.9) -> Look:
-    return Look(shift(box(length, 0.16, 0.12), x=-length / 2, z=0.06), colour)
+    return Look(shift(box(length, 0.20, 0.17), x=-length / 2, z=0.085), colour)
 
 
 def _knife() -> list[Look]:
-    blade = cut_out([(0.0, -0.11), (0.85, -0.11), (1.15, 0.03), (1.1, 0.11), (0.0, 0.11)], 0.10)
+    blade = cut_out([(0.0, -0.13), (0.85, -0.13), (1.15, 0.03), (1.1, 0.13), (0.0, 0.13)], 0.13)
     return [Look(blade, (0.80, 0.82, 0.85)), _handle(_BLACK, 0.8)]
 
 
 def _fork() -> list[Look]:
-    palm = shift(ball(0.36, 0.34, 0.1), x=0.32, z=0.06)
-    tines = [shift(box(0.5, 0.055, 0.09), 0.68, y, 0.06) for y in (-0.135, -0.045, 0.045, 0.135)]
+    palm = shift(ball(0.40, 0.40, 0.16), x=0.32, z=0.08)
+    tines = [shift(box(0.5, 0.065, 0.13), 0.68, y, 0.08) for y in (-0.16, -0.055, 0.055, 0.16)]
     neck = shift(box(0.2, 0.1, 0.1), x=0.1, z=0.06)
     return [*(Look(mesh, (0.80, 0.82, 0.85)) for mesh in (palm, neck, *tines)), _handle(_BLUE)]
 
 
 def _spoon() -> list[Look]:
-    head, neck = shift(ball(0.62, 0.40, 0.14), x=0.48, z=0.07), shift(box(0.3, 0.1, 0.1), x=0.12, z=0.06)
-    hollow = shift(ball(0.44, 0.26, 0.1), x=0.48, z=0.12)
+    head, neck = shift(ball(0.62, 0.46, 0.18), x=0.48, z=0.09), shift(box(0.3, 0.1, 0.1), x=0.12, z=0.06)
+    hollow = shift(ball(0.44, 0.30, 0.1), x=0.48, z=0.15)
     steel = (0.80, 0.82, 0.85)
     return [Look(head, steel), Look(neck, steel), Look(hollow, _STEEL), _handle((0.62, 0.14, 0.50))]
 

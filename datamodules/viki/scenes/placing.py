@@ -18,9 +18,10 @@ BODIES = {"stompy": "gr1"}
 """Robots of VIKI-Bench whose meshes no package carries -> the model that stands in their place."""
 ALWAYS = ("fridge", "drawer", "drawer box", "oven", "sink", "work", "toaster", "cabinet", "island")
 HORIZONTAL_FOV_DEG = 79.0
-_LOOK_AT = np.array([0.0, 1.55, 0.62])
+_LOOK_AT = np.array([0.0, 1.55, 0.72])
 _CAMERAS = np.array([[0.0, -1.45, 2.55], [-0.55, -1.35, 2.50], [0.55, -1.35, 2.50], [0.0, -1.55, 2.85]])
 _JITTER_M = 0.10
+_FLOOR_MARGIN_M = 0.30  # free beyond the rectangle of the layouts
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,19 @@ def body_of(robot: str) -> str:
 def robot_spot(robot: SceneRobot, layout: Layout) -> Spot:
     """Where a robot of a description stands; at yaw 0 it looks at the global camera."""
     x0, x1, y0, y1 = layout.floor
-    pos = np.array([x0 + robot.pose.u * (x1 - x0), y0 + robot.pose.v * (y1 - y0), 0.0])
-    return Spot(pos, robot.pose.yaw_deg - 90.0)
+    middle = np.array([x0 + robot.pose.u * (x1 - x0), y0 + robot.pose.v * (y1 - y0), 0.0])
+    body = embodiments()[body_of(robot.name)]
+    inside = max(0.0, body.radius_m - _FLOOR_MARGIN_M)  # large robots stay further from the fixtures
+    middle[:2] = np.clip(middle[:2], (x0 + inside, y0 + inside), (x1 - inside, y1 - inside))
+    heading = np.radians(robot.pose.yaw_deg - 90.0)
+    ahead = np.array([np.cos(heading), np.sin(heading), 0.0]) * body.ahead_m
+    return Spot(middle - ahead, robot.pose.yaw_deg - 90.0)
+
+
+def footprint(spot: Spot, body: Embodiment) -> Spot:
+    """Middle of the circle that a robot takes up on the floor; its radius is the embodiment's."""
+    heading = np.radians(spot.heading_deg)
+    return Spot(spot.pos + np.array([np.cos(heading), np.sin(heading), 0.0]) * body.ahead_m, spot.heading_deg)
 
 
 def fixture_place(name: str, layout: Layout) -> Placed:

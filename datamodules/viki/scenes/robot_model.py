@@ -121,6 +121,7 @@ class Embodiment:
         root: body of that file at which the robot begins.
         num_faces: triangles to keep.
         radius_m: of the circle on the floor that the robot takes up.
+        ahead_m: how far that circle's middle lies ahead of the robot's origin.
         height_m: about how tall it stands, for what it hides.
         forward_deg: direction in which the robot's file looks, counter-clockwise from its x axis.
         camera: where its own view is taken.
@@ -142,6 +143,7 @@ class Embodiment:
     paint: Mapping[str, Vector] | None = None
     hand: Mapping[str, str] | None = None
     forward_deg: float = 0.0
+    ahead_m: float = 0.0
 
 
 @cache
