@@ -18,14 +18,14 @@ import numpy
 
 from .checker import check_plan
 from .families import ROLES, Family, activation, facts_of, families
-from .planner import shortest_plan
+from .patterns import minimum
 from .plans import Step, rows_of
 from .problem import Problem
 from .prompts import activation_prompt, planning_prompt
 from .records import Record
 from .scene_description import NUM_LAYOUTS, NUM_STYLES, SceneDescription
 from .staging import stage
-from .vocabulary import objects, robots
+from .vocabulary import robots
 
 SPLITS = ("train", "val", "test", "heldout_scene", "heldout_family", "heldout_pair")
 HELDOUT_FAMILY = 11
@@ -188,8 +188,8 @@ def _gold(truth: Mapping[str, Any], template: list[Step]) -> list[Step]:
         GoldError: if the checker, as released or strict, refuses it.
     """
     problem = Problem.read(truth)
-    num_steps, shortest = minimum(problem)
-    plan = template if num_steps == len(template) else shortest
+    shortest = minimum(problem)
+    plan = template if len(template) == len(shortest) else shortest
     for strict in (False, True):
         verdict = check_plan(problem, rows_of(plan), strict=strict)
         if not verdict.ok:
@@ -197,44 +197,3 @@ def _gold(truth: Mapping[str, Any], template: list[Step]) -> list[Step]:
                 f"{truth['task_id']}: gold fails ({'strict' if strict else 'released'}): {verdict.sentence}"
             )
     return plan
-
-
-_SHORTEST: dict[Any, list[Step]] = {}
-
-
-def minimum(problem: Problem) -> tuple[int, list[Step]]:
-    """Length of the shortest plan under the strict rules, and such a plan.
-
-    Tasks that differ in nothing but names of things of the same make share one search.
-    """
-    names = _renaming(problem)
-    pattern = _pattern(problem, names)
-    if pattern not in _SHORTEST:
-        back = {name: number for name, number in names.items()}
-        plan = shortest_plan(problem)
-        _SHORTEST[pattern] = [{r: _renamed(command, back) for r, command in step.items()} for step in plan]
-    forth = {number: name for name, number in names.items()}
-    plan = [{r: _renamed(command, forth) for r, command in step.items()} for step in _SHORTEST[pattern]]
-    return len(plan), plan
-
-
-def _renamed(command: str, names: Mapping[str, str]) -> str:
-    primitive, *targets = command.split(",")
-    return ",".join((primitive, *(names.get(t, t) for t in targets)))
-
-
-def _renaming(problem: Problem) -> dict[str, str]:
-    """Things that can be carried -> a number, in the record's order."""
-    return {name: f"#{i}" for i, name in enumerate(problem.assets) if name in objects()}
-
-
-def _pattern(problem: Problem, names: Mapping[str, str]) -> Any:
-    def facts(group: Any) -> Any:
-        return tuple((f.kind, names.get(f.name, f.name), f.path, names.get(f.value, f.value), f.wanted) for f in group)
-
-    makes = tuple((names.get(n, n), c, p, h, "box" in n) for n, c, p, h in zip(
-        problem.assets, problem.containers, problem.portable, problem.holds, strict=True))  # fmt: skip
-    starts = tuple(tuple(names.get(a, a) for a in where) for where in problem.starts)
-    chains = tuple(tuple(map(facts, chain)) for chain in problem.chains)
-    hands = tuple(zip(problem.agents, problem.hands, problem.primitives, strict=True))
-    return makes, starts, tuple(map(facts, problem.goals)), chains, hands
