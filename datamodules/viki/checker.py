@@ -55,8 +55,9 @@ class _Failure(Exception):
 
 
 def check_plan(
-    record: Problem | Mapping[str, Any], plan: str | Sequence[Any], *, strict: bool = False, seed: int = 0
-) -> Verdict:
+    record: Problem | Mapping[str, Any], plan: str | Sequence[Any], *, strict: bool = False, seed: int = 0,
+    watch: list[State] | None = None,
+) -> Verdict:  # fmt: skip
     """Run a plan in the symbolic kitchen. Never raises, whatever the plan is.
 
     Args:
@@ -65,6 +66,7 @@ def check_plan(
             of its steps [{"step": 1, "actions": {"R1": ["Move", "apple"]}}, ...].
         strict: with the released checker's faults mended (`rules.STRICT`); without, exactly as released.
         seed: of the start areas, where a record leaves a choice; strict tries all.
+        watch: gets a copy of the state at the start and after each step that could be carried out.
 
     Returns:
         The verdict. A plan that is longer than the record's own is no failure here; the reward sees to that.
@@ -86,10 +88,12 @@ def check_plan(
         return Verdict(False, False, failure.code, failure.step, failure.sentence, 0)
     if not steps:
         return Verdict(False, False, "UNREADABLE_PLAN", None, "the answer has no step with an action", 0)
-    return check_steps(problem, steps, rules, seed)
+    return check_steps(problem, steps, rules, seed, watch)
 
 
-def check_steps(problem: Problem, steps: Sequence[Step], rules: Rules, seed: int = 0) -> Verdict:
+def check_steps(
+    problem: Problem, steps: Sequence[Step], rules: Rules, seed: int = 0, watch: list[State] | None = None
+) -> Verdict:
     """Run steps that were read already under the rules given; see `check_plan`."""
     draws = [problem.drawn_start(seed)] if rules.one_draw else problem.all_starts()
     try:
@@ -98,9 +102,13 @@ def check_steps(problem: Problem, steps: Sequence[Step], rules: Rules, seed: int
             for number, step in enumerate(steps, 1)
         ]
         for areas in draws:
-            run = Run(problem, areas, rules)
+            run = _Run(problem, areas, rules)
+            if watch is not None:
+                watch[:] = [run.state.copy()]
             for number, commands in enumerate(parsed, 1):
                 run.step(commands, number)
+                if watch is not None:
+                    watch.append(run.state.copy())
             run.finish()
     except _Failure as failure:
         feasible = failure.code in ("FAILED_GOAL_CONSTRAINT",) or (
@@ -110,7 +118,7 @@ def check_steps(problem: Problem, steps: Sequence[Step], rules: Rules, seed: int
     return Verdict(True, True, None, None, "the plan does what was asked", len(steps))
 
 
-class Run:
+class _Run:
     """A plan under way: the state, and whether the chains of the record came true.
 
     Args:

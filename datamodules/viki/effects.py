@@ -28,8 +28,14 @@ class _Changes:
     assets: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-def apply(state: State, commands: list[Command], rules: Rules) -> None:
+def apply(state: State, commands: list[Command], rules: Rules, before: State | None = None) -> None:
     """Change the state by the commands of one step, which were found feasible and compatible.
+
+    Args:
+        state: what is changed.
+        commands: of the step.
+        rules: what holds.
+        before: a copy of the state, where the caller has one.
 
     Raises:
         ReleasedCheckerError: where the released simulator raises, with `rules.crashes`.
@@ -39,7 +45,8 @@ def apply(state: State, commands: list[Command], rules: Rules) -> None:
         state.agent_pos[agent] = state.name(commands[0].targets[0])
         state.reached[agent] = ()
         return
-    before = None if rules.lost_after_grasp else state.copy()
+    if before is None and not rules.lost_after_grasp:
+        before = state.copy()
     changes = _Changes()
     for command in commands:
         _EFFECTS[command.name](state, command, rules, changes)
@@ -53,7 +60,7 @@ def apply(state: State, commands: list[Command], rules: Rules) -> None:
         if state.asset_names[asset] != state.problem.assets[asset]:
             raise ReleasedCheckerError("a thing that lost its name when something on it was pushed")
         _change(state, asset, what, rules)
-    if before is not None:
+    if before is not None and not rules.lost_after_grasp:
         _leave_behind(state, before, commands)
 
 

@@ -64,8 +64,9 @@ def shortest_plan(
             return _steps(node)
         if seen[node.state.key()] < node.num_steps:
             continue
+        held = None if rules.same_step or all(node.state.done) else prepared(node.state)
         for commands in _joint_actions(node.state, moves, rules):
-            state = _after(node.state, commands, rules)
+            state = _after(node.state, commands, held, rules)
             if state is None:
                 continue
             key, num_steps = state.key(), node.num_steps + 1
@@ -164,12 +165,11 @@ def _clashes(state: State, commands: list[Command], rules: Rules) -> bool:
         return True
 
 
-def _after(state: State, commands: list[Command], rules: Rules) -> State | None:
+def _after(state: State, commands: list[Command], held: list[bool] | None, rules: Rules) -> State | None:
     """The state after a step; None if it breaks the order that a chain asks for."""
     after = state.copy()
     try:
-        held = None if rules.same_step or all(state.done) else prepared(state)
-        apply(after, commands, rules)
+        apply(after, commands, rules, state)
         return after if follow(after, held, rules) is None else None
     except ReleasedCheckerError:
         return None

@@ -77,9 +77,10 @@ class State:
         """An independent state."""
         other = State.__new__(State)
         other.problem = self.problem
-        for name in State.__slots__:
-            if name != "problem":
-                setattr(other, name, getattr(self, name).copy())
+        other.agent_pos, other.reached, other.carried = self.agent_pos[:], self.reached[:], self.carried[:]
+        other.cells, other.grasped, other.active = self.cells[:], self.grasped[:], self.active[:]
+        other.asset_names, other.cell_names = self.asset_names[:], self.cell_names[:]
+        other.cell_shut, other.done = self.cell_shut[:], self.done[:]
         return other
 
     def key(self) -> Hashable:
