@@ -192,10 +192,14 @@ def _is_beside(state: State, agent: int, target: int, rules: Rules) -> bool:
 
 
 def stands_at(state: State, agent: int, target: int) -> bool:
-    """Whether the robot stands at the very thing, or the thing, or what holds it, was brought to the robot."""
+    """Whether the robot stands at the very thing, or the thing, or what holds it, is at the robot's first spot and the
+    robot too.
+    """
     if state.agent_pos[agent] == state.name(target):
         return True
     me, seen = state.problem.agents[agent], set()
+    if state.agent_pos[agent] != me:  # it has left the spot that is called by its name
+        return False
     while True:
         position = state.pos_name(target)
         holder = state.entity(position, assets_first=True)

@@ -7,10 +7,11 @@ from html import escape
 
 from .problem import Problem
 from .state import State
-from .vocabulary import places
+from .vocabulary import places, robots
 
+_FLOOR = "floor"
 _WIDTH, _LINE, _HEAD, _COLUMNS = 224, 19, 24, 4
-_ROBOTS = {"arm": "#8a6d3b", "wheeled": "#2f6f9f", "humanoid": "#7a3e9d", "dog": "#b4542b"}
+_COLORS = {"arm": "#8a6d3b", "wheeled": "#2f6f9f", "humanoid": "#7a3e9d", "dog": "#b4542b"}
 
 
 def draw_state(state: State, says: Mapping[str, str]) -> str:
@@ -30,7 +31,7 @@ def draw_state(state: State, says: Mapping[str, str]) -> str:
         text = f"{name} {state.problem.types[agent]}"
         held = ", ".join(state.name(thing) for thing in state.carried[agent])
         text += f" holds {held}" if held else ""
-        color = _ROBOTS[_kind(state.problem.types[agent])]
+        color = _COLORS[robots()[state.problem.types[agent]].kind]
         tiles.setdefault(root, []).append((0, text, color))
         if name in says:
             tiles[root].append((1, says[name], color))
@@ -48,24 +49,22 @@ def draw_state(state: State, says: Mapping[str, str]) -> str:
     )
 
 
-def _kind(type_name: str) -> str:
-    from .vocabulary import robots
-
-    return robots()[type_name].kind
-
-
 def _is_tile(name: str) -> bool:
     return name in places()
 
 
 def _tiles(problem: Problem) -> list[str]:
-    """Places in use, those of the kitchen first."""
+    """Places in use: those of the kitchen, the floor, and where fixed arms stand."""
     used = {area for choices in problem.starts for area in choices} | set(problem.assets)
     used |= {f.value for facts in problem.goals for f in facts if isinstance(f.value, str)}
-    spots = {place.spot for place in places().values() if place.kind == "fixture"}
-    known = [name for name in places() if name in used]
+    spots = {place.spot for place in places().values()}
+    known = [name for name in places() if name in used or name == _FLOOR]
     others = used - set(known) - set(problem.assets) - set(problem.agents) - spots
-    return [*known, *sorted(others)]
+    return [*known, *sorted(others), *(name for i, name in enumerate(problem.agents) if _stays(problem, i))]
+
+
+def _stays(problem: Problem, agent: int) -> bool:
+    return "move" not in problem.primitives[agent]
 
 
 def _root(state: State, target: int) -> tuple[str, int]:
@@ -75,7 +74,11 @@ def _root(state: State, target: int) -> tuple[str, int]:
     while True:
         position = state.pos_name(target)
         holder = state.entity(position, assets_first=True)
-        if holder is None or holder == target or holder in seen:
+        if position == places()[_FLOOR].spot or (holder is not None and holder < 0 and holder == target):
+            return _FLOOR if holder is None or not _stays(state.problem, -1 - holder) else position, depth
+        if holder is not None and holder in seen:  # it holds what it stands at: the released rules know no more
+            return _FLOOR, depth
+        if holder is None:
             return position, depth
         if holder >= 0 and _is_tile(state.problem.assets[holder]):
             return state.problem.assets[holder], depth
@@ -87,7 +90,7 @@ def _root(state: State, target: int) -> tuple[str, int]:
 def _title(state: State, name: str) -> str:
     asset = state.problem.asset_index.get(name)
     if asset is None:
-        return f"where {name} started" if name in state.problem.agent_index else name
+        return f"at {name}" if name in state.problem.agent_index else name
     marks = ["closed"] if state.cell_shut[asset] else ["open"] if name == "cabinet" else []
     marks += ["on"] if state.active[asset] else []
     return f"{name} ({', '.join(marks)})" if marks else name

@@ -88,6 +88,7 @@ def _shared_work(state: State, facts: list[Fact]) -> int:
     """All actions that the facts need, shared out evenly among the robots."""
     index, actions = state.problem.asset_index, 0
     fetched: set[int] = set()
+    visited = set(state.agent_pos)  # where a robot stands, or will once it has grasped what lies there
     opened = False
     for fact in facts:
         asset = index.get(fact.name)
@@ -107,9 +108,10 @@ def _shared_work(state: State, facts: list[Fact]) -> int:
         elif not state.grasped[asset]:
             reached = any(asset in things for things in state.reached)
             actions += 1 if reached else 2 + (not _anyone_at(state, asset))
+            visited.add(state.pos_name(asset))
         fetched.add(asset)
     for place in {f.value for f in facts if _is_place(f) and "box" not in f.name and f.name in index}:
-        actions += 1 + (place not in state.agent_pos)
+        actions += 1 + (place not in visited)
     if opened:
         actions += _door_work(state, 0)
     return -(-actions // len(state.problem.agents))

@@ -119,7 +119,9 @@ def _interact(state: State, command: Command, rules: Rules, changes: _Changes) -
 
 def _push(state: State, command: Command, rules: Rules, changes: _Changes) -> None:
     changes.stands[command.agent] = state.name(_asset(command))
-    changes.assets[_asset(command)] = {"pushed_to": state.name(command.targets[1])}
+    to = command.targets[1]
+    there = state.name(to) if rules.push_drags or isinstance(to, str) or to >= 0 else state.pos_name(to)
+    changes.assets[_asset(command)] = {"pushed_to": there}
 
 
 def _handover(state: State, command: Command, rules: Rules, changes: _Changes) -> None:

@@ -19,8 +19,8 @@ class Rules:
         any_place: Move and Place take any name for a place. Mended: it has to be in the record, a place of the kitchen,
             or named by a goal.
         reach_from_afar: a robot that stands anywhere in an area reaches everything there, and everything in an opened
-            cabinet from its door. Mended: Reach, Place and Interact need the robot to stand at that very thing, or the
-            thing to have been brought to the robot.
+            cabinet from its door. Mended: Reach, Place and Interact need the robot to stand at that very thing, or both
+            to be at the spot where the robot started.
         grasps_all: Grasp takes everything that was reached, and Place needs no hand for more than one. Mended: it takes
             the thing it names.
         grasps_anything: fixtures can be carried away, robots and what lies in another's hand reached. Mended: only
@@ -32,7 +32,8 @@ class Rules:
         tools_lie: a knife can be used while it lies somewhere. Mended: what can be carried is used in the hand.
         same_step: what has to come one after the other may come true in one step. Mended: a step apart.
         push_drags: pushing a box out of a container, or one that was put down together with other things, renames the
-            place for all of them. Mended: only the box moves, with what lies in it.
+            place for all of them; pushed to a robot, it goes wherever that goes. Mended: only the box moves, with what
+            lies in it, to where the robot stands.
         free_waiting: steps without an action, or that are no step at all, do not count. Mended: they count.
         one_draw: where a thing may start in several areas, one is drawn. Mended: the plan has to work for all.
     """
