@@ -40,15 +40,39 @@ class Arrangement:
         robots: (model, copy, spot), in the description's order.
         objects: (name, copy, spot), in the description's order.
         fixtures: name -> place; those not named are hidden.
-        camera: position [3] of the global camera.
-        target: point [3] that it looks at.
     """
 
     robots: tuple[tuple[str, int, Spot], ...]
     objects: tuple[tuple[str, int, Spot], ...]
     fixtures: dict[str, Placed]
-    camera: np.ndarray
-    target: np.ndarray
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera: `position` [3] in metres, `rotation` [3, 3] with the columns right, up and back, and the vertical
+    field of view.
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    fov_deg: float
+
+    @classmethod
+    def looking(cls, position: np.ndarray, target: np.ndarray, fov_deg: float) -> Camera:
+        """An upright camera that looks from one point at another."""
+        back = (position - target) / np.linalg.norm(position - target)
+        right = np.cross([0.0, 0.0, 1.0], back)
+        right /= np.linalg.norm(right)
+        return cls(position, np.stack([right, np.cross(back, right), back], 1), fov_deg)
+
+    def project(self, points: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Pixels [N, 2] (x to the right, y down, from the picture's upper left corner) of points [N, 3] in metres; a
+        point behind the camera gives NaN.
+        """
+        right, up, back = ((points - self.position) @ self.rotation).T
+        focal = height / 2 / np.tan(np.radians(self.fov_deg) / 2)
+        depth = np.where(back < -1e-6, -back, np.nan)
+        return np.stack([width / 2 + focal * right / depth, height / 2 - focal * up / depth], 1)
 
 
 def arrange(description: SceneDescription) -> Arrangement:
@@ -90,8 +114,7 @@ def arrange(description: SceneDescription) -> Arrangement:
     fixtures = {name: fixture_place(name, layout) for name in (*ALWAYS, *sorted(named))}
     if not any(item.place == "drawer" for item in description.objects):
         fixtures["drawer box"] = layout.fixtures["drawer"]
-    camera, target = global_camera(description)
-    return Arrangement(tuple(robots), tuple(objects), fixtures, camera, target)
+    return Arrangement(tuple(robots), tuple(objects), fixtures)
 
 
 def body_of(robot: str) -> str:
@@ -129,27 +152,15 @@ def fixture_place(name: str, layout: Layout) -> Placed:
     return Placed(placed.x + np.sin(angle) * DRAWER_OPEN, placed.y - np.cos(angle) * DRAWER_OPEN, placed.yaw_deg)
 
 
-def global_camera(description: SceneDescription) -> tuple[np.ndarray, np.ndarray]:
-    """Position and target [3] of the global camera."""
+def global_camera(description: SceneDescription, width: int, height: int) -> Camera:
+    """The global camera; its horizontal field of view is the same for every shape of picture."""
     base = _CAMERAS[description.camera]
     along = (_LOOK_AT - base) / np.linalg.norm(_LOOK_AT - base)
     side = np.cross(along, [0, 0, 1])
     jitter = np.clip(np.array(description.camera_jitter), -1, 1) * _JITTER_M
     move = side / np.linalg.norm(side) * jitter[0] + np.array([0, 0, 1]) * jitter[1] + along * jitter[2]
-    return base + move, _LOOK_AT
-
-
-def looking(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Rotation [3, 3] of a camera (columns: right, up, back) that looks from one point at another, upright."""
-    back = (position - target) / np.linalg.norm(position - target)
-    right = np.cross([0.0, 0.0, 1.0], back)
-    right /= np.linalg.norm(right)
-    return np.stack([right, np.cross(back, right), back], 1)
-
-
-def fov_y_deg(width: int, height: int) -> float:
-    """Vertical field of view of the global camera: the horizontal one is the same for every shape of picture."""
-    return float(np.degrees(2 * np.arctan(np.tan(np.radians(HORIZONTAL_FOV_DEG) / 2) * height / width)))
+    fov = 2 * np.arctan(np.tan(np.radians(HORIZONTAL_FOV_DEG) / 2) * height / width)
+    return Camera.looking(base + move, _LOOK_AT, float(np.degrees(fov)))
 
 
 def _on(surface: Surface, placed: Placed, name: str, pose: Pose) -> Spot:

@@ -12,8 +12,8 @@ from ....registry import UserError
 from ..scene_description import Pose, SceneDescription
 from .kitchen import layouts
 from .objects import object_extent
-from .placing import Spot, arrange, body_of, footprint, robot_spot
-from .renderer import MIN_PIXELS, SceneRenderer
+from .placing import Spot, arrange, body_of, footprint, global_camera, robot_spot
+from .renderer import HEIGHT, MIN_PIXELS, WIDTH, SceneRenderer
 from .robot_model import embodiments
 
 _ARMS_M = 0.08  # by which two robots' circles may overlap: they are not full
@@ -59,7 +59,7 @@ def settle(
 
 def conflicts(description: SceneDescription) -> int:
     """How many pairs stand in each other or in each other's line of sight, by circles and cylinders: 0 is good."""
-    arrangement = arrange(description)
+    arrangement, camera = arrange(description), global_camera(description, WIDTH, HEIGHT).position
     robots = [(spot, embodiments()[body]) for body, _, spot in arrangement.robots]
     count = 0
     for (one, first), (other, second) in combinations(robots, 2):
@@ -69,14 +69,14 @@ def conflicts(description: SceneDescription) -> int:
         if item.place == other_item.place:
             apart = (max(object_extent(item.name)[:2]) + max(object_extent(other_item.name)[:2])) / 2 + _GAP_M
             count += _distance(one, other) < apart * 0.9
-            count += _hides(arrangement.camera, one, float(object_extent(item.name)[2]), 0.04, other)
-            count += _hides(arrangement.camera, other, float(object_extent(other_item.name)[2]), 0.04, one)
+            count += _hides(camera, one, float(object_extent(item.name)[2]), 0.04, other)
+            count += _hides(camera, other, float(object_extent(other_item.name)[2]), 0.04, one)
     for item, spot in objects:
         for robot, (place, body) in zip(description.robots, robots, strict=True):
             if item.place == "floor":
                 count += _distance(spot, footprint(place, body)) < body.radius_m + max(object_extent(item.name)[:2]) / 2
             if item.place != robot.agent and item.needed:
-                count += _hides(arrangement.camera, place, body.height_m, _BODY_M, spot)
+                count += _hides(camera, place, body.height_m, _BODY_M, spot)
     return count
 
 
