@@ -112,6 +112,7 @@ def build_stage(robots: Mapping[str, RobotModel], max_width: int, max_height: in
     import mujoco
 
     spec = mujoco.MjSpec()
+    spec.compiler.degree = False
     spec.visual.global_.offwidth, spec.visual.global_.offheight = max_width, max_height
     spec.visual.quality.shadowsize, spec.visual.quality.offsamples = 0, 4
     spec.visual.map.znear, spec.visual.map.zfar = 0.01, 20.0

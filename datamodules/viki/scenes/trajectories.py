@@ -1,7 +1,8 @@
 """Two arms at one bench (level L3): what each has to move where, seen by one of them, and both hands' paths in the picture.
 
-The paths come from the simulator: inverse kinematics for a grasp and a placing from above, the hand's way between them by
-the joints, projected into the picture (arXiv 2506.09049, section 3; five points for each arm, in pixels).
+The five points of an arm come from the simulator: where its hand is, and where inverse kinematics brings it to grasp the
+object from above, to lift it, to hold it over the target and to let go; projected into the picture, in pixels
+(arXiv 2506.09049, section 3).
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from ....registry import UserError
 from .kitchen import STAND_HEIGHT, layouts
 from .objects import object_extent
 from .placing import ALWAYS, Arrangement, Camera, Spot, fixture_place
-from .renderer import EGO_FOV_DEG, MIN_PIXELS, SceneRenderer
+from .renderer import MIN_PIXELS, SceneRenderer
 from .robot_model import embodiments
 
 SIDE = 256
 """Width and height of the picture, as VIKI-Bench has it."""
-NUM_POINTS = 5
 ARM = "panda"
 CARRIED = ("apple", "banana", "bread", "green peas", "meat", "peach", "pear", "scissors", "spoon", "tomato")
 TARGETS = ("bowl", "plate", "wooden cutting board")
 _IK_TOLERANCE_M = 0.004
 _LIFT_M = 0.17
+_APART_M = 0.23  # between the middles of two things on the bench
+_FOV_DEG = 64.0
 _HALF_BENCH = 0.60  # from an arm's root to where the two benches meet
 _BORDER = 3  # pixels of the picture's edge that no point may lie in
 
@@ -33,7 +35,7 @@ _BORDER = 3  # pixels of the picture's edge that no point may lie in
 @dataclass(frozen=True)
 class ArmTask:
     """One arm's share: take `carried` (a name of objects.yaml) to `target`; `path` float64 [5, 2] is its hand's way in
-    the picture, in pixels, from where it is now to where it lets go.
+    the picture, x and y in pixels: now, at the object, lifted, above the target, at the target.
     """
 
     carried: str
@@ -89,26 +91,20 @@ def trajectory_scene(
     for _ in range(attempts):
         arrangement, camera = _set_table(rng, look[0], [carried[0], targets[0], carried[1], targets[1]])
         renderer.set_up(arrangement, look[1], look[2])
-        start = np.concatenate([_home(renderer, copy, rng) for copy in (0, 1)])
+        for copy in (0, 1):
+            _sway(renderer, copy, rng)
         if not _all_seen(renderer, arrangement, camera):
             continue
         picture = renderer.picture(camera, SIDE, SIDE)
         spots = [spot for _, _, spot in arrangement.objects]
         ways = [_way(renderer, copy, spots[2 * copy], spots[2 * copy + 1], carried[copy]) for copy in (0, 1)]
-        paths = [five_points(camera.project(points, SIDE, SIDE)) for points, _ in ways]
+        paths = [camera.project(points, SIDE, SIDE) for points, _ in ways]
         error = max(miss for _, miss in ways)
         inside = all(((path > _BORDER) & (path < SIDE - _BORDER)).all() for path in paths)
-        if error < _IK_TOLERANCE_M and inside and len(start):
+        if error < _IK_TOLERANCE_M and inside:
             tasks = [ArmTask(*names, path) for *names, path in zip(carried, targets, paths, strict=True)]
             return TrajectoryScene(picture, *tasks, error, *look, seed)
     raise UserError(f"no setting of seed {seed} lets both arms reach their objects inside the picture\nTake another seed.")
-
-
-def five_points(path: np.ndarray) -> np.ndarray:
-    """Five points [5, 2] at equal distances along a path [N, 2], its first and last among them; NaN stays NaN."""
-    lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    wanted = np.linspace(0.0, lengths[-1], NUM_POINTS)
-    return np.stack([np.interp(wanted, lengths, path[:, axis]) for axis in (0, 1)], 1)
 
 
 def _set_table(rng: np.random.Generator, layout: int, names: list[str]) -> tuple[Arrangement, Camera]:
@@ -116,25 +112,22 @@ def _set_table(rng: np.random.Generator, layout: int, names: list[str]) -> tuple
     x0, x1, y0, y1 = layouts()[layout].floor
     middle = np.array([(x0 + x1) / 2 + rng.uniform(-0.2, 0.2), (y0 + y1) / 2 + 0.05, 0.0])
     arms = [Spot(middle + np.array([0, -_HALF_BENCH, 0]), 90.0), Spot(middle + np.array([0, _HALF_BENCH, 0]), -90.0)]
-    objects = []
-    counts: dict[str, int] = {}
+    objects: list[tuple[str, int, Spot]] = []
     for number, name in enumerate(names):
         arm = arms[number // 2]
-        side = 1 if (number + int(rng.integers(2)) * (number % 2 == 0)) % 2 else -1
-        if number % 2:  # the target lies on the other side of the same arm
-            side = -np.sign(objects[-1][2].pos[0] - arm.pos[0]) or 1
-        reach, across = rng.uniform(0.34, 0.50), side * rng.uniform(0.10, 0.24)
         ahead = 1.0 if arm.heading_deg > 0 else -1.0
-        at = arm.pos + np.array([across, ahead * reach, STAND_HEIGHT])
-        objects.append((name, counts.get(name, 0), Spot(at, float(rng.uniform(0, 360)))))
-        counts[name] = counts.get(name, 0) + 1
+        for _ in range(100):
+            at = arm.pos + np.array([rng.uniform(-0.25, 0.25), ahead * rng.uniform(0.30, 0.54), STAND_HEIGHT])
+            if all(np.linalg.norm(at - other.pos) > _APART_M for _, _, other in objects):
+                break
+        objects.append((name, names[:number].count(name), Spot(at, float(rng.uniform(0, 360)))))
     fixtures = {name: fixture_place(name, layouts()[layout]) for name in ALWAYS}
     fixtures["drawer box"] = layouts()[layout].fixtures["drawer"]
-    shoulder = arms[0].pos + np.array([rng.uniform(0.22, 0.42) * rng.choice([-1, 1]), rng.uniform(-0.42, -0.30), 0.0])
+    shoulder = np.array([rng.uniform(0.35, 0.65) * rng.choice([-1, 1]), rng.uniform(-0.35, 0.0), STAND_HEIGHT])
     camera = Camera.looking(
-        shoulder + np.array([0, 0, STAND_HEIGHT + rng.uniform(0.75, 0.95)]),
-        middle + np.array([rng.uniform(-0.05, 0.05), 0.02, STAND_HEIGHT + 0.08]),
-        EGO_FOV_DEG,
+        arms[0].pos + shoulder + np.array([0, 0, rng.uniform(0.75, 1.05)]),
+        middle + np.array([rng.uniform(-0.12, 0.12), rng.uniform(-0.10, 0.10), STAND_HEIGHT + 0.10]),
+        _FOV_DEG,
     )
     return Arrangement(((ARM, 0, arms[0]), (ARM, 1, arms[1])), tuple(objects), fixtures), camera
 
@@ -146,32 +139,25 @@ def _all_seen(renderer: SceneRenderer, arrangement: Arrangement, camera: Camera)
     return all(pixels[thing.geoms].sum() >= MIN_PIXELS for thing in things)
 
 
-def _home(renderer: SceneRenderer, copy: int, rng: np.random.Generator) -> np.ndarray:
-    """Turn an arm's joints a little away from its usual pose; returns them."""
+def _sway(renderer: SceneRenderer, copy: int, rng: np.random.Generator) -> None:
+    """Turn an arm's joints a little away from its usual pose."""
     arm = _Arm(renderer, copy)
     renderer.data.qpos[arm.qpos] += rng.uniform(-0.12, 0.12, len(arm.qpos))
     renderer.data.qpos[arm.qpos[0]] += rng.uniform(-0.5, 0.5)
     renderer.move()
-    return renderer.data.qpos[arm.qpos].copy()
 
 
 def _way(renderer: SceneRenderer, copy: int, source: Spot, target: Spot, carried: str) -> tuple[np.ndarray, float]:
-    """Points [N, 3] of a hand from its pose over the object to the target, and how far it missed the worst of them."""
+    """Points [5, 3] of a hand from its pose over the object to the target, and how far it missed the worst of them."""
     arm = _Arm(renderer, copy)
     height = float(object_extent(carried)[2])
     grasp, place = replace(source, pos=source.pos + [0, 0, 0.6 * height]), replace(target, pos=target.pos + [0, 0, height])
-    stops = [grasp.pos + [0, 0, _LIFT_M], grasp.pos, grasp.pos + [0, 0, _LIFT_M], place.pos + [0, 0, _LIFT_M], place.pos]
-    joints, worst = [renderer.data.qpos[arm.qpos].copy()], 0.0
-    for stop in stops:
+    over, lifted = place.pos + [0, 0, _LIFT_M], grasp.pos + [0, 0, _LIFT_M]
+    begin, points, worst = renderer.data.qpos[arm.qpos].copy(), [arm.hand()[0]], 0.0
+    for stop in (grasp.pos, lifted, over, place.pos):
         worst = max(worst, arm.reach(stop))
-        joints.append(renderer.data.qpos[arm.qpos].copy())
-    points = []
-    for begin, end in zip(joints[:-1], joints[1:], strict=True):
-        for share in np.linspace(0, 1, 10):
-            renderer.data.qpos[arm.qpos] = begin + share * (end - begin)
-            renderer.move()
-            points.append(arm.hand()[0])
-    renderer.data.qpos[arm.qpos] = joints[0]
+        points.append(arm.hand()[0])
+    renderer.data.qpos[arm.qpos] = begin
     renderer.move()
     return np.array(points), worst
 
