@@ -38,11 +38,14 @@ class SceneRobot:
         name: type of robot, as in robots.yaml: `unitree_h1`.
         agent: `R1` to `R3` for a robot that acts, empty for one that only stands there.
         pose: on the floor: the free rectangle in front of the counters.
+        beside: name of the fixture that it stands beside (a fixed arm at the sink), which then decides the position;
+            empty for one that stands anywhere.
     """
 
     name: str
     agent: str
     pose: Pose
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,8 @@ class SceneDescription:
         if version != SCHEMA_VERSION:
             raise ValueError(f"scene of schema_version {version}; this program reads {SCHEMA_VERSION}")
         try:
-            values["robots"] = tuple(SceneRobot(r["name"], r["agent"], Pose(**r["pose"])) for r in values["robots"])
-            values["objects"] = tuple(
-                SceneObject(o["name"], o["place"], Pose(**o["pose"]), o["needed"]) for o in values["objects"]
-            )
+            values["robots"] = tuple(SceneRobot(**{**r, "pose": Pose(**r["pose"])}) for r in values["robots"])
+            values["objects"] = tuple(SceneObject(**{**o, "pose": Pose(**o["pose"])}) for o in values["objects"])
             values["camera_jitter"] = tuple(values["camera_jitter"])
             values["fixtures"], values["cabinet"] = tuple(values["fixtures"]), tuple(values["cabinet"])
             return cls(**values)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ....registry import UserError, unknown
 from ..scene_description import NUM_CAMERAS, NUM_LAYOUTS, NUM_LIGHTS, NUM_STYLES, Pose, SceneDescription, SceneRobot
-from .kitchen import DRAWER_OPEN, FIXTURE_OF, STAND_SURFACE, SURFACES, Layout, Placed, Surface, corners, layouts
+from .kitchen import DEPTH, DRAWER_OPEN, FIXTURE_OF, STAND_SURFACE, SURFACES, Layout, Placed, Surface, corners, layouts
 from .model import COPIES
 from .objects import known_objects, object_extent
 from .robot_model import Embodiment, embodiments
@@ -21,6 +21,8 @@ HORIZONTAL_FOV_DEG = 79.0
 _LOOK_AT = np.array([0.0, 1.55, 0.72])
 _CAMERAS = np.array([[0.0, -1.45, 2.55], [-0.55, -1.35, 2.50], [0.55, -1.35, 2.50], [0.0, -1.55, 2.85]])
 _JITTER_M = 0.10
+_BENCH_END_M = 0.62  # from an arm's root to the far edge of its bench
+_ASIDE_M = 0.40
 _FLOOR_MARGIN_M = 0.30  # free beyond the rectangle of the layouts
 
 
@@ -128,6 +130,8 @@ def body_of(robot: str) -> str:
 def robot_spot(robot: SceneRobot, layout: Layout) -> Spot:
     """Where a robot of a description stands; at yaw 0 it looks at the global camera."""
     x0, x1, y0, y1 = layout.floor
+    if robot.beside:
+        return _beside(layout.fixtures[FIXTURE_OF[robot.beside]], (x0 + x1) / 2, (y0 + y1) / 2)
     middle = np.array([x0 + robot.pose.u * (x1 - x0), y0 + robot.pose.v * (y1 - y0), 0.0])
     body = embodiments()[body_of(robot.name)]
     inside = max(0.0, body.radius_m - _FLOOR_MARGIN_M)  # large robots stay further from the fixtures
@@ -135,6 +139,17 @@ def robot_spot(robot: SceneRobot, layout: Layout) -> Spot:
     heading = np.radians(robot.pose.yaw_deg - 90.0)
     ahead = np.array([np.cos(heading), np.sin(heading), 0.0]) * body.ahead_m
     return Spot(middle - ahead, robot.pose.yaw_deg - 90.0)
+
+
+def _beside(placed: Placed, x: float, y: float) -> Spot:
+    """In front of a fixture and a little to the side that is nearer to the room's middle (x, y), looking at it: the bench
+    of an arm then touches the fixture.
+    """
+    angle = np.radians(placed.yaw_deg)
+    out, along = np.array([np.sin(angle), -np.cos(angle), 0.0]), np.array([np.cos(angle), np.sin(angle), 0.0])
+    front = np.array([placed.x, placed.y, 0.0]) + (DEPTH / 2 + _BENCH_END_M) * out
+    side = np.sign(np.dot(np.array([x, y, 0.0]) - front, along)) or 1.0
+    return Spot(front + side * _ASIDE_M * along, placed.yaw_deg + 90.0)
 
 
 def footprint(spot: Spot, body: Embodiment) -> Spot:
@@ -196,7 +211,7 @@ def _check(description: SceneDescription) -> None:
     for item in description.objects:
         if item.name not in known_objects():
             raise UserError(unknown("objects", item.name, sorted(known_objects()), "datamodules/viki/objects.yaml"))
-    for fixture in description.fixtures:
+    for fixture in (*description.fixtures, *(robot.beside for robot in description.robots if robot.beside)):
         if fixture not in FIXTURE_OF and fixture != "floor":
             raise UserError(unknown("places", fixture, [*FIXTURE_OF, "floor"], "datamodules/viki/places.yaml"))
 

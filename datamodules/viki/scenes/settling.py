@@ -110,7 +110,8 @@ def _spread(description: SceneDescription, rng: np.random.Generator) -> tuple:  
             v = rng.beta(1.0, 1.6) if low else rng.beta(1.6, 1.0)
             moved = replace(robot, pose=Pose(float(rng.random()), float(v), robot.pose.yaw_deg))
             spot = footprint(robot_spot(moved, layout), body)
-            if all(_distance(spot, other) >= body.radius_m + radius - _ARMS_M for other, radius in placed):
+            clear = (_distance(spot, other) >= body.radius_m + radius - _ARMS_M for other, radius in placed)
+            if robot.beside or all(clear):
                 break
         placed.append((spot, body.radius_m))
         robots.append(moved)
