@@ -25,7 +25,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Slab:
-    """A block (`disc` False) or an upright cylinder of full sizes, its middle at `pos`; `material` as in `materials`."""
+    """A block, or an upright cylinder (`disc`), of full sizes, its middle at `pos`; `material` names its colour."""
 
     size: Triple
     pos: Triple
@@ -266,7 +266,7 @@ def layouts() -> tuple[Layout, ...]:
 def styles() -> tuple[Style, ...]:
     """The styles of `kitchens.yaml`, in order."""
     return tuple(
-        Style(fields.pop("name"), {m: (*values[:3], values[3] if len(values) > 3 else "plain") for m, values in fields.items()})
+        Style(fields["name"], {name: _coloured(*values) for name, values in fields.items() if name != "name"})
         for fields in _file()["styles"]
     )
 
@@ -280,8 +280,12 @@ def lights() -> tuple[Light, ...]:
     )
 
 
+def _coloured(r: float, g: float, b: float, texture: str = "plain") -> tuple[float, float, float, str]:
+    return r, g, b, texture
+
+
 def _file() -> dict[str, Any]:
-    return yaml.safe_load((Path(__file__).parent / "kitchens.yaml").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return yaml.safe_load((Path(__file__).parent / "kitchens.yaml").read_text(encoding="utf-8"))
 
 
 def _layout(fields: dict[str, Any]) -> Layout:

@@ -21,6 +21,7 @@ HORIZONTAL_FOV_DEG = 79.0
 _LOOK_AT = np.array([0.0, 1.55, 0.72])
 _CAMERAS = np.array([[0.0, -1.45, 2.55], [-0.55, -1.35, 2.50], [0.55, -1.35, 2.50], [0.0, -1.55, 2.85]])
 _JITTER_M = 0.10
+_PLACES_FILE = "datamodules/viki/places.yaml"
 _BENCH_END_M = 0.62  # from an arm's root to the far edge of its bench
 _ASIDE_M = 0.40
 _FLOOR_MARGIN_M = 0.30  # free beyond the rectangle of the layouts
@@ -51,8 +52,8 @@ class Arrangement:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera: `position` [3] in metres, `rotation` [3, 3] with the columns right, up and back, and the vertical
-    field of view.
+    """A pinhole camera: `position` [3] in metres, `rotation` [3, 3] with the columns right, up and back, and the
+    vertical field of view.
     """
 
     position: np.ndarray
@@ -106,7 +107,7 @@ def arrange(description: SceneDescription) -> Arrangement:
             fixture, surface = SURFACES[item.place]
             spot = _on(surface, fixture_place(fixture, layout), item.name, item.pose)
         else:
-            raise UserError(unknown("places", item.place, [*SURFACES, "floor", *agents], "datamodules/viki/places.yaml"))
+            raise UserError(unknown("places", item.place, [*SURFACES, "floor", *agents], _PLACES_FILE))
         objects.append((item.name, seen[item.name], spot))
         seen[item.name] += 1
     for name, count in seen.items():
@@ -123,7 +124,9 @@ def body_of(robot: str) -> str:
     """The model that shows a robot of robots.yaml."""
     body = BODIES.get(robot, robot)
     if body not in embodiments():
-        raise UserError(unknown("robots", robot, sorted({*embodiments(), *BODIES} - {"gr1"}), "datamodules/viki/robots.yaml"))
+        raise UserError(
+            unknown("robots", robot, sorted({*embodiments(), *BODIES} - {"gr1"}), "datamodules/viki/robots.yaml")
+        )
     return body
 
 
@@ -142,8 +145,8 @@ def robot_spot(robot: SceneRobot, layout: Layout) -> Spot:
 
 
 def _beside(placed: Placed, x: float, y: float) -> Spot:
-    """In front of a fixture and a little to the side that is nearer to the room's middle (x, y), looking at it: the bench
-    of an arm then touches the fixture.
+    """In front of a fixture and a little to the side that is nearer to the room's middle (x, y), looking at it: the
+    bench of an arm then touches the fixture.
     """
     angle = np.radians(placed.yaw_deg)
     out, along = np.array([np.sin(angle), -np.cos(angle), 0.0]), np.array([np.cos(angle), np.sin(angle), 0.0])
@@ -213,5 +216,4 @@ def _check(description: SceneDescription) -> None:
             raise UserError(unknown("objects", item.name, sorted(known_objects()), "datamodules/viki/objects.yaml"))
     for fixture in (*description.fixtures, *(robot.beside for robot in description.robots if robot.beside)):
         if fixture not in FIXTURE_OF and fixture != "floor":
-            raise UserError(unknown("places", fixture, [*FIXTURE_OF, "floor"], "datamodules/viki/places.yaml"))
-
+            raise UserError(unknown("places", fixture, [*FIXTURE_OF, "floor"], _PLACES_FILE))

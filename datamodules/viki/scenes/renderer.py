@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -220,9 +219,7 @@ class SceneRenderer:
         self.stage.model.cam_fovy[number] = camera.fov_deg
         for group, seen in ((SHOWN, True), (GLASS, not numbers), (HIDDEN, False)):
             self._option.geomgroup[group] = seen
-        mj.mjv_updateScene(
-            self.stage.model, self.data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL, scene
-        )
+        mj.mjv_updateScene(self.stage.model, self.data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL, scene)
         scene.flags[mj.mjtRndFlag.mjRND_SEGMENT] = numbers
         scene.flags[mj.mjtRndFlag.mjRND_IDCOLOR] = numbers
         self._gl.make_current()

@@ -1,13 +1,13 @@
-"""Two arms at one bench (level L3): what each has to move where, seen by one of them, and both hands' paths in the picture.
+"""Two arms at one bench (level L3): what each has to move where, seen by one of them, and both hands' paths.
 
-The five points of an arm come from the simulator: where its hand is, and where inverse kinematics brings it to grasp the
-object from above, to lift it, to hold it over the target and to let go; projected into the picture, in pixels
+The five points of an arm come from the simulator: where its hand is, and where inverse kinematics brings it to grasp
+the object from above, to lift it, to hold it over the target and to let go; projected into the picture, in pixels
 (arXiv 2506.09049, section 3).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,9 +102,9 @@ def trajectory_scene(
         error = max(miss for _, miss in ways)
         inside = all(((path > _BORDER) & (path < SIDE - _BORDER)).all() for path in paths)
         if error < _IK_TOLERANCE_M and inside:
-            tasks = [ArmTask(*names, path) for *names, path in zip(carried, targets, paths, strict=True)]
-            return TrajectoryScene(picture, *tasks, error, *look, seed)
-    raise UserError(f"no setting of seed {seed} lets both arms reach their objects inside the picture\nTake another seed.")
+            own, partner = (ArmTask(carried[copy], targets[copy], paths[copy]) for copy in (0, 1))
+            return TrajectoryScene(picture, own, partner, error, *look, seed)
+    raise UserError(f"no setting of seed {seed} lets both arms reach their objects in the picture\nTake another seed.")
 
 
 def _set_table(rng: np.random.Generator, layout: int, names: list[str]) -> tuple[Arrangement, Camera]:
@@ -151,10 +151,10 @@ def _way(renderer: SceneRenderer, copy: int, source: Spot, target: Spot, carried
     """Points [5, 3] of a hand from its pose over the object to the target, and how far it missed the worst of them."""
     arm = _Arm(renderer, copy)
     height = float(object_extent(carried)[2])
-    grasp, place = replace(source, pos=source.pos + [0, 0, 0.6 * height]), replace(target, pos=target.pos + [0, 0, height])
-    over, lifted = place.pos + [0, 0, _LIFT_M], grasp.pos + [0, 0, _LIFT_M]
+    up = np.array([0.0, 0.0, 1.0])
+    grasp, place = source.pos + 0.6 * height * up, target.pos + height * up
     begin, points, worst = renderer.data.qpos[arm.qpos].copy(), [arm.hand()[0]], 0.0
-    for stop in (grasp.pos, lifted, over, place.pos):
+    for stop in (grasp, grasp + _LIFT_M * up, place + _LIFT_M * up, place):
         worst = max(worst, arm.reach(stop))
         points.append(arm.hand()[0])
     renderer.data.qpos[arm.qpos] = begin
