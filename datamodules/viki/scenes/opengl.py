@@ -36,7 +36,7 @@ def find_platform(load: Callable[[str], object] = ctypes.CDLL) -> str | None:
 
 def missing_message() -> str:
     """What is missing where there is no OpenGL, and the command that brings it."""
-    either = "\nor: ".join(f"apt-get install {packages}" for _, packages in PLATFORMS.values())
+    either = "   or:   ".join(f"apt-get install {packages}" for _, packages in PLATFORMS.values())
     return f"this machine has no OpenGL without a display (EGL or OSMesa), which the pictures need\n{either}"
 
 

@@ -1,4 +1,4 @@
-"""A renderer whose robots are blocks on the real arm's joints: no download, and the same code as with the real meshes."""
+"""A renderer whose robots are blocks on the real arm's joints: nothing is fetched, and the code is the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fulgurite.datamodules.viki.scene_description import Pose, SceneDescription, SceneObject, SceneRobot
@@ -34,7 +33,7 @@ def _block(name: str) -> RobotModel:
     size = (0.3, 0.4, robot.height_m)
     shape = box(*size)
     lift = 0.0 if name == "panda" else robot.height_m / 2
-    parts = [Part(0, (0.8, 0.2, 0.2, 1.0), shape.vertices + [0, 0, lift], shape.faces)]
+    parts = [Part(0, (0.8, 0.2, 0.2, 1.0), shape.vertices + np.array([0, 0, lift]), shape.faces)]
     if name == "panda":
         thin = box(0.08, 0.08, 0.12)
         parts = []

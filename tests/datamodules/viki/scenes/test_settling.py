@@ -46,7 +46,9 @@ def test_what_stays_hidden_is_named(renderer, scene):
 
 def test_an_arm_beside_a_fixture_stays_there(renderer):
     robots = (SceneRobot("panda", "R1", Pose(0, 0), "sink"), SceneRobot("unitree_go2", "R2", Pose(0.1, 0.1)))
-    scene = replace(crowded(0), robots=robots, objects=(SceneObject("apple", "R1", Pose(0.5, 0.5)),), fixtures=("sink",))
+    scene = replace(
+        crowded(0), robots=robots, objects=(SceneObject("apple", "R1", Pose(0.5, 0.5)),), fixtures=("sink",)
+    )
     moved = replace(scene, robots=(replace(robots[0], pose=Pose(0.9, 0.9, 50.0)), robots[1]))
     one, other = (renderer.show(s).robots[0][2] for s in (scene, moved))
     assert (one.pos == other.pos).all() and one.heading_deg == other.heading_deg == 90.0
