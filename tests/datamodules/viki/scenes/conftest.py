@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fulgurite.datamodules.viki.scene_description import Pose, SceneDescription, SceneObject, SceneRobot
