@@ -18,6 +18,7 @@ from rich.console import Console
 from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
 from ..datamodules.sources.download import is_cached
+from ..datamodules.viki.scenes.opengl import find_platform, missing_message
 from ..registry import ROOT, UserError, load_plugins
 from .config.experiment import names, resolve
 from .config.needs import sources_of
@@ -210,6 +211,9 @@ def _paper(paper: str, gpus: int) -> None:
     if not found:
         console.print("  no experiment in this version")
     _extra(paper)
+    if paper == "viki":
+        platform = find_platform()
+        console.print(f"  pictures: by OpenGL without a display, {platform}" if platform else f"  {missing_message()}")
 
 
 def _verdict(name: str, gpus: int) -> str:

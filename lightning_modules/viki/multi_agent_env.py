@@ -6,6 +6,7 @@ gymnasium, neither PettingZoo nor Ray.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,22 +59,28 @@ class VikiMultiAgentEnv:
         self.problem, self.view, self.state, self.num_steps = self.problems[0], self.views[0], State.start(
             self.problems[0], self.problems[0].drawn_start(seed)), 0  # fmt: skip
 
+    @property
+    def unwrapped(self) -> VikiMultiAgentEnv:
+        """Itself."""
+        return self
+
+    @property
+    def num_agents(self) -> int:
+        """How many robots are at work."""
+        return len(self.agents)
+
+    @property
+    def max_num_agents(self) -> int:
+        """How many robots a task can have."""
+        return len(self.possible_agents)
+
     def observation_space(self, agent: str) -> Any:
         """The space of an agent's observations; the same for all."""
-        from gymnasium import spaces
-
-        return spaces.Dict(
-            {
-                "observations": spaces.Box(-1.0, 1.0, (AgentView.num_features,), numpy.float32),
-                "action_mask": spaces.Box(0, 1, (AgentView.num_actions,), numpy.int8),
-            }
-        )
+        return _spaces()[0]
 
     def action_space(self, agent: str) -> Any:
         """The space of an agent's actions; the same for all. Action 0 waits."""
-        from gymnasium import spaces
-
-        return spaces.Discrete(AgentView.num_actions)
+        return _spaces()[1]
 
     def reset(
         self, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -171,3 +178,15 @@ class VikiMultiAgentEnv:
             for number, agent in enumerate(self.problem.agents)
             if agent in self.agents
         }
+
+
+@functools.cache
+def _spaces() -> tuple[Any, Any]:
+    """Spaces of observations and of actions; one object each, as PettingZoo asks for."""
+    from gymnasium import spaces
+
+    seen = {
+        "observations": spaces.Box(-1.0, 1.0, (AgentView.num_features,), numpy.float32),
+        "action_mask": spaces.Box(0, 1, (AgentView.num_actions,), numpy.int8),
+    }
+    return spaces.Dict(seen), spaces.Discrete(AgentView.num_actions)

@@ -25,7 +25,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Slab:
-    """A block (`disc` False) or an upright cylinder of full sizes, its middle at `pos`; `material` as in `materials`."""
+    """A block, or an upright cylinder (`disc`), of full sizes, its middle at `pos`; `material` names its colour."""
 
     size: Triple
     pos: Triple
@@ -82,7 +82,7 @@ SURFACES = {
     "table": ("table", Surface((-0.40, 0.40), (-0.32, 0.32), 0.72)),
     "rack": ("rack", Surface((-0.34, 0.34), (-0.14, 0.14), 0.94)),
     "cabinet": ("cabinet", Surface((-0.42, 0.42), (0.06, 0.20), _CABINET[0] + 0.03)),
-    "drawer": ("drawer box", Surface((-0.17, 0.17), (-0.10, 0.08), 0.62)),
+    "drawer": ("drawer box", Surface((-0.19, 0.19), (-0.14, 0.06), 0.665)),
     "sink": ("sink", Surface((-0.20, 0.20), (-0.13, 0.10), COUNTER - 0.09)),
     "toaster": ("toaster", Surface((-0.06, 0.06), (-0.02, 0.02), COUNTER + 0.14)),
 }
@@ -115,6 +115,7 @@ def _drawers() -> list[Slab]:
         Slab((w, DEPTH - 0.12, 0.10), (0, 0.04, 0.05), "dark"),
         Slab((w, 0.04, 0.28), (0, 0.28, 0.72), "front"),
         *(Slab((0.03, DEPTH - 0.04, 0.28), (s * (w / 2 - 0.015), 0.02, 0.72), "front") for s in (-1, 1)),
+        Slab((w, 0.02, 0.11), (0, -0.26, 0.81), "front"),
         Slab((w, DEPTH + 0.03, 0.04), (0, -0.01, COUNTER - 0.02), "top"),
     ]
     for z in (0.23, 0.47):
@@ -127,11 +128,11 @@ def _drawer_box() -> list[Slab]:
     """The upper drawer: it slides out along -y."""
     w = WIDTHS["drawer"] - 0.07
     return [
-        Slab((w + 0.04, 0.02, 0.24), (0, -0.28, 0.72), "door"),
-        Slab((0.22, 0.03, 0.03), (0, -0.30, 0.77), "handle"),
-        Slab((w, 0.50, 0.015), (0, -0.02, 0.61), "inside"),
-        *(Slab((0.015, 0.50, 0.13), (s * w / 2, -0.02, 0.67), "inside") for s in (-1, 1)),
-        Slab((w, 0.015, 0.13), (0, 0.23, 0.67), "inside"),
+        Slab((w + 0.04, 0.02, 0.15), (0, -0.28, 0.675), "door"),
+        Slab((0.22, 0.03, 0.03), (0, -0.30, 0.70), "handle"),
+        Slab((w, 0.50, 0.015), (0, -0.02, 0.655), "inside"),
+        *(Slab((0.015, 0.50, 0.08), (s * w / 2, -0.02, 0.69), "inside") for s in (-1, 1)),
+        Slab((w, 0.015, 0.08), (0, 0.23, 0.69), "inside"),
     ]
 
 
@@ -266,7 +267,7 @@ def layouts() -> tuple[Layout, ...]:
 def styles() -> tuple[Style, ...]:
     """The styles of `kitchens.yaml`, in order."""
     return tuple(
-        Style(fields.pop("name"), {m: (*values[:3], values[3] if len(values) > 3 else "plain") for m, values in fields.items()})
+        Style(fields["name"], {name: _coloured(*values) for name, values in fields.items() if name != "name"})
         for fields in _file()["styles"]
     )
 
@@ -280,8 +281,12 @@ def lights() -> tuple[Light, ...]:
     )
 
 
+def _coloured(r: float, g: float, b: float, texture: str = "plain") -> tuple[float, float, float, str]:
+    return r, g, b, texture
+
+
 def _file() -> dict[str, Any]:
-    return yaml.safe_load((Path(__file__).parent / "kitchens.yaml").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return yaml.safe_load((Path(__file__).parent / "kitchens.yaml").read_text(encoding="utf-8"))
 
 
 def _layout(fields: dict[str, Any]) -> Layout:

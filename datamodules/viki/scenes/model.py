@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ....registry import UserError
-from ...sources.download import fetch
 from ...sources.cache import source_folder
+from ...sources.download import fetch
 from .kitchen import BACK, FIXTURES, HALF_WIDTH, STAND, STAND_HEIGHT, Slab, styles
 from .objects import known_objects, object_looks
 from .robot_model import Embodiment, RobotModel, embodiments
@@ -25,9 +25,10 @@ SHOWN, GLASS, HIDDEN = 0, 4, 5
 """Geom groups: drawn; drawn but looked through when it is asked what can be seen; not drawn."""
 
 _FIXED_MATERIALS = {
-    "metal": (0.62, 0.64, 0.67), "steel": (0.76, 0.77, 0.79), "dark": (0.10, 0.10, 0.11), "oven glass": (0.20, 0.17, 0.15),
-    "basin": (0.50, 0.52, 0.55), "inside": (0.96, 0.95, 0.92), "toaster": (0.70, 0.12, 0.12), "shelf": (0.80, 0.80, 0.78),
-    "window": (0.72, 0.87, 0.98), "glass": (0.70, 0.85, 0.95),
+    "metal": (0.62, 0.64, 0.67), "steel": (0.76, 0.77, 0.79), "dark": (0.10, 0.10, 0.11),
+    "oven glass": (0.20, 0.17, 0.15), "basin": (0.50, 0.52, 0.55), "inside": (0.96, 0.95, 0.92),
+    "toaster": (0.70, 0.12, 0.12), "shelf": (0.80, 0.80, 0.78), "window": (0.72, 0.87, 0.98),
+    "glass": (0.70, 0.85, 0.95),
 }  # fmt: skip
 _GLOSS = {"metal": 0.6, "steel": 0.5, "glass": 0.3, "toaster": 0.4, "top": 0.2}
 _TEXTURE_SIDE = 128
@@ -112,6 +113,7 @@ def build_stage(robots: Mapping[str, RobotModel], max_width: int, max_height: in
     import mujoco
 
     spec = mujoco.MjSpec()
+    spec.compiler.degree = False
     spec.visual.global_.offwidth, spec.visual.global_.offheight = max_width, max_height
     spec.visual.quality.shadowsize, spec.visual.quality.offsamples = 0, 4
     spec.visual.map.znear, spec.visual.map.zfar = 0.01, 20.0
@@ -182,7 +184,8 @@ def _thing(model: Any, data: Any, top: np.ndarray, body: int) -> Thing:
 def _add_robot(spec: Any, name: str, copy: int, looks: RobotModel, robot: Embodiment) -> None:
     import mujoco
 
-    prefix, made, paint = f"robot/{name}/{copy}/", [], robot.paint or {}
+    prefix, paint = f"robot/{name}/{copy}/", robot.paint or {}
+    made: list[Any] = []
     for body in looks.bodies:
         parent = made[body.parent] if body.parent >= 0 else spec.worldbody
         item = parent.add_body(name=prefix + body.name, pos=body.pos, quat=body.quat)
@@ -260,7 +263,9 @@ def _add_materials(spec: Any) -> None:
     import mujoco
 
     for name, pixels in _textures().items():
-        texture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=_TEXTURE_SIDE, height=_TEXTURE_SIDE)
+        texture = spec.add_texture(
+            name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=_TEXTURE_SIDE, height=_TEXTURE_SIDE
+        )
         texture.nchannel = 3
         texture.data = pixels.tobytes()
     sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX, width=64, height=384)
@@ -294,7 +299,14 @@ def _textures() -> dict[str, np.ndarray]:
     brick = np.where((shifted < 0.05) | ((y * 8) % 1 < 0.12), 1.0, 0.82 + 0.06 * noise)
     checker = np.where((np.floor(x * 4) + np.floor(y * 4)) % 2 > 0, 0.98, 0.62)
     marble = 0.97 - 0.10 * np.exp(-np.abs(np.sin(1.2 * noise + 2 * np.pi * (x + y))) * 14)
-    patterns = {"plain": np.ones_like(x), "wood": wood, "tiles": tiles, "brick": brick, "checker": checker, "marble": marble}
+    patterns = {
+        "plain": np.ones_like(x),
+        "wood": wood,
+        "tiles": tiles,
+        "brick": brick,
+        "checker": checker,
+        "marble": marble,
+    }
     return {
         name: np.repeat((np.clip(p, 0, 1) * 255).astype(np.uint8)[..., None], 3, axis=2) for name, p in patterns.items()
     }

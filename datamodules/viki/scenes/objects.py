@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -56,10 +57,10 @@ def object_extent(name: str) -> np.ndarray:
 
 
 @cache
-def known_objects() -> dict[str, dict]:  # type: ignore[type-arg]
+def known_objects() -> dict[str, dict[str, Any]]:
     """The objects of objects.yaml: name -> kind, size_m and, for a container, holds."""
     text = (Path(__file__).parents[1] / "objects.yaml").read_text(encoding="utf-8")
-    return {name: facts for name, facts in yaml.safe_load(text).items()}
+    return dict(yaml.safe_load(text))
 
 
 def _stem(height: float, length: float = 0.25, radius: float = 0.035) -> Look:
@@ -130,8 +131,8 @@ def _pumpkin() -> list[Look]:
 
 
 def _meat() -> list[Look]:
-    outline = [(-0.9, 0.05), (-0.7, -0.35), (-0.1, -0.5), (0.5, -0.42), (0.9, -0.1), (0.8, 0.3), (0.3, 0.5), (-0.3, 0.42),
-               (-0.75, 0.38)]  # fmt: skip
+    outline = [(-0.9, 0.05), (-0.7, -0.35), (-0.1, -0.5), (0.5, -0.42), (0.9, -0.1), (0.8, 0.3), (0.3, 0.5),
+               (-0.3, 0.42), (-0.75, 0.38)]  # fmt: skip
     inner = [(0.85 * x, 0.78 * y) for x, y in outline]
     fat, steak = cut_out(outline, 0.28), shift(cut_out(inner, 0.1), z=0.2)
     bone = shift(ball(0.34, 0.26, 0.14), x=-0.5, z=0.3)
@@ -248,7 +249,9 @@ def _cardboard_box() -> list[Look]:
 
 def _cooling_fan() -> list[Look]:
     foot = turned([(0.0, 0.0), (0.36, 0.0), (0.34, 0.08), (0.08, 0.12), (0.0, 0.12)])
-    cage = [shift(turn(bent(arc(0.5, 0, 348, 24, "xz"), 0.035, 6, closed=True), "z", 0), y=y, z=0.95) for y in (-0.1, 0.1)]
+    cage = [
+        shift(turn(bent(arc(0.5, 0, 348, 24, "xz"), 0.035, 6, closed=True), "z", 0), y=y, z=0.95) for y in (-0.1, 0.1)
+    ]
     blades = []
     for k in range(4):
         blade = shift(turn(ball(0.42, 0.06, 0.24), "x", 20), x=0.23)

@@ -36,7 +36,7 @@ def find_platform(load: Callable[[str], object] = ctypes.CDLL) -> str | None:
 
 def missing_message() -> str:
     """What is missing where there is no OpenGL, and the command that brings it."""
-    either = "\nor: ".join(f"apt-get install {packages}" for _, packages in PLATFORMS.values())
+    either = "   or:   ".join(f"apt-get install {packages}" for _, packages in PLATFORMS.values())
     return f"this machine has no OpenGL without a display (EGL or OSMesa), which the pictures need\n{either}"
 
 
@@ -65,12 +65,12 @@ def make_context(width: int, height: int) -> Any:
     platform = use_platform()
     try:
         if platform == "egl":
-            from mujoco.egl import GLContext
+            from mujoco import egl as module
         elif platform == "osmesa":
-            from mujoco.osmesa import GLContext  # type: ignore[assignment]
+            from mujoco import osmesa as module
         else:
-            from mujoco.gl_context import GLContext  # type: ignore[assignment]
-        context = GLContext(width, height)
+            from mujoco import gl_context as module
+        context = module.GLContext(width, height)
         context.make_current()
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise UserError(f"OpenGL ({platform}) gave no picture: {error}\n{missing_message()}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from ..scene_description import GLOBAL_VIEW, SceneDescription
 from .kitchen import FIXTURE_OF, Light, lights, styles
 from .model import GLASS, HIDDEN, SHOWN, Stage, Thing, build_stage, load_robots
 from .opengl import make_context, use_platform
-from .placing import Arrangement, Spot, arrange, fov_y_deg, looking
+from .placing import Arrangement, Camera, Spot, arrange, global_camera
 from .robot_model import embodiments
 
 WIDTH, HEIGHT = 600, 336
@@ -65,8 +64,8 @@ class SceneRenderer:
         self._mujoco = mujoco
         self.stage: Stage = build_stage(robots, width, height)
         self._size = (width, height)
-        self._data = mujoco.MjData(self.stage.model)
-        self._data.qpos[:] = self.stage.qpos
+        self.data = mujoco.MjData(self.stage.model)
+        self.data.qpos[:] = self.stage.qpos
         self._gl = make_context(width, height)
         self._context = mujoco.MjrContext(self.stage.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
@@ -77,7 +76,6 @@ class SceneRenderer:
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._camera.fixedcamid = self.stage.model.camera("view").id
-        self._shown: list[Thing] = []
 
     def __enter__(self) -> SceneRenderer:
         return self
@@ -122,16 +120,14 @@ class SceneRenderer:
                 raise UserError(f"the scene has no view '{view}'\nit has: {' '.join(description.views)}")
         arrangement = self.show(description)
         drawn, visible = {}, {}
-        if visibility or GLOBAL_VIEW in wanted:
-            self._aim(arrangement.camera, looking(arrangement.camera, arrangement.target), fov_y_deg(width, height))
-            if GLOBAL_VIEW in wanted:
-                drawn[GLOBAL_VIEW] = self._draw(width, height)
-            if visibility:
-                visible = self._count(description, arrangement, width, height)
+        camera = global_camera(description, width, height)
+        if GLOBAL_VIEW in wanted:
+            drawn[GLOBAL_VIEW] = self.picture(camera, width, height)
+        if visibility:
+            visible = self._count(description, arrangement, camera, (width, height))
         for robot, (body, copy, spot) in zip(description.robots, arrangement.robots, strict=True):
-            if robot.agent in wanted and robot.agent:
-                self._aim(*self.ego_camera(body, copy, spot), EGO_FOV_DEG)
-                drawn[robot.agent] = self._draw(width, height)
+            if robot.agent and robot.agent in wanted:
+                drawn[robot.agent] = self.picture(self.ego_camera(body, copy, spot), width, height)
         return Rendering({view: drawn[view] for view in wanted}, visible)
 
     def show(self, description: SceneDescription) -> Arrangement:
@@ -141,36 +137,60 @@ class SceneRenderer:
             UserError: as `arrange`.
         """
         arrangement = arrange(description)
+        self.set_up(arrangement, description.style, description.light)
+        return arrangement
+
+    def set_up(self, arrangement: Arrangement, style: int, light: int) -> None:
+        """As `show`, for positions that no description gave. Every robot takes its usual pose."""
         model = self.stage.model
-        for thing in self._shown or self.stage.things():
+        for thing in self.stage.things():
             model.geom_group[thing.geoms] = HIDDEN
-        self._shown = []
         for body, copy, spot in arrangement.robots:
             self._place(self.stage.robots[body, copy], spot, embodiments()[body].forward_deg)
         for name, copy, spot in arrangement.objects:
             self._place(self.stage.objects[name, copy], spot)
         for name, placed in arrangement.fixtures.items():
             self._place(self.stage.fixtures[name], Spot(np.array([placed.x, placed.y, 0.0]), placed.yaw_deg))
-        self._paint(description.style, lights()[description.light])
-        self._mujoco.mj_kinematics(model, self._data)
-        self._mujoco.mj_camlight(model, self._data)
-        return arrangement
+        self._paint(style, lights()[light])
+        self.data.qpos[:] = self.stage.qpos
+        self.move()
 
-    def ego_camera(self, body: str, copy: int, spot: Spot) -> tuple[np.ndarray, np.ndarray]:
-        """Position [3] and rotation [3, 3] of a robot's own camera in the scene that is shown."""
+    def move(self) -> None:
+        """Bring the bodies to the positions of the joints, `data.qpos`."""
+        self._mujoco.mj_kinematics(self.stage.model, self.data)
+        self._mujoco.mj_comPos(self.stage.model, self.data)
+        self._mujoco.mj_camlight(self.stage.model, self.data)
+
+    def picture(self, camera: Camera, width: int, height: int) -> np.ndarray:
+        """What a camera sees of the scene as it stands: uint8 [height, width, 3], RGB."""
+        return self._draw(camera, width, height, numbers=False)
+
+    def pixels(self, camera: Camera, width: int, height: int) -> np.ndarray:
+        """Pixels of each geom of the model in a camera's picture, glass looked through: int64 [num_geoms]."""
+        codes = self._draw(camera, width, height, numbers=True).astype(np.int64)
+        codes = codes[..., 0] + 256 * codes[..., 1] + 65536 * codes[..., 2]
+        drawn = np.bincount(codes.reshape(-1), minlength=self._scene.ngeom + 1)
+        pixels = np.zeros(self.stage.model.ngeom, np.int64)
+        geom_type = int(self._mujoco.mjtObj.mjOBJ_GEOM)
+        for item in self._scene.geoms[: self._scene.ngeom]:
+            if item.objtype == geom_type and 0 <= item.segid < len(drawn) - 1:
+                pixels[item.objid] += drawn[item.segid + 1]
+        return pixels
+
+    def ego_camera(self, body: str, copy: int, spot: Spot) -> Camera:
+        """A robot's own camera in the scene as it stands."""
         mount = embodiments()[body].camera
-        item = self._data.body(f"robot/{body}/{copy}/{mount.body}")
+        item = self.data.body(f"robot/{body}/{copy}/{mount.body}")
         position = item.xpos + item.xmat.reshape(3, 3) @ np.array(mount.pos)
         heading, pitch = np.radians(spot.heading_deg), np.radians(mount.pitch_deg)
         ahead = np.array([np.cos(pitch) * np.cos(heading), np.cos(pitch) * np.sin(heading), -np.sin(pitch)])
-        return position, looking(position, position + ahead)
+        return Camera.looking(position, position + ahead, EGO_FOV_DEG)
 
     def _place(self, thing: Thing, spot: Spot, forward_deg: float = 0.0) -> None:
         model, half = self.stage.model, np.radians(spot.heading_deg - forward_deg) / 2
         model.body_pos[thing.body] = spot.pos + np.array([0, 0, thing.base])
         model.body_quat[thing.body] = [np.cos(half), 0, 0, np.sin(half)]
         model.geom_group[thing.geoms] = thing.groups
-        self._shown.append(thing)
 
     def _paint(self, style: int, light: Light) -> None:
         model, stage = self.stage.model, self.stage
@@ -190,21 +210,16 @@ class SceneRenderer:
             model.light_dir[i] = np.array([0.0, 1.2, 0.6]) - position
             model.light_dir[i] /= np.linalg.norm(model.light_dir[i])
 
-    def _aim(self, position: np.ndarray, rotation: np.ndarray, fov_deg: float) -> None:
-        model, data, number = self.stage.model, self._data, self._camera.fixedcamid
-        data.cam_xpos[number], data.cam_xmat[number] = position, rotation.reshape(-1)
-        model.cam_fovy[number] = fov_deg
-
-    def _draw(self, width: int, height: int, *, numbers: bool = False) -> np.ndarray:
-        """The picture of the camera as aimed, uint8 [height, width, 3]; with `numbers`, each pixel's number in the list
-        of drawn geoms + 1 as RGB in base 256 instead of its colour.
+    def _draw(self, camera: Camera, width: int, height: int, *, numbers: bool) -> np.ndarray:
+        """The picture of a camera, uint8 [height, width, 3]; with `numbers`, each pixel's number in the list of drawn
+        geoms + 1 as RGB in base 256 instead of its colour.
         """
-        mj, scene = self._mujoco, self._scene
+        mj, scene, number = self._mujoco, self._scene, self._camera.fixedcamid
+        self.data.cam_xpos[number], self.data.cam_xmat[number] = camera.position, camera.rotation.reshape(-1)
+        self.stage.model.cam_fovy[number] = camera.fov_deg
         for group, seen in ((SHOWN, True), (GLASS, not numbers), (HIDDEN, False)):
             self._option.geomgroup[group] = seen
-        mj.mjv_updateScene(
-            self.stage.model, self._data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL, scene
-        )
+        mj.mjv_updateScene(self.stage.model, self.data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL, scene)
         scene.flags[mj.mjtRndFlag.mjRND_SEGMENT] = numbers
         scene.flags[mj.mjtRndFlag.mjRND_IDCOLOR] = numbers
         self._gl.make_current()
@@ -214,17 +229,9 @@ class SceneRenderer:
         return np.ascontiguousarray(picture[::-1])
 
     def _count(
-        self, description: SceneDescription, arrangement: Arrangement, width: int, height: int
+        self, description: SceneDescription, arrangement: Arrangement, camera: Camera, size: tuple[int, int]
     ) -> dict[str, int]:
-        codes = self._draw(width, height, numbers=True).astype(np.int64)
-        codes = codes[..., 0] + 256 * codes[..., 1] + 65536 * codes[..., 2]
-        drawn = np.bincount(codes.reshape(-1), minlength=self._scene.ngeom + 1)
-        pixels = np.zeros(self.stage.model.ngeom, np.int64)
-        geom_type = int(self._mujoco.mjtObj.mjOBJ_GEOM)
-        for item in self._scene.geoms[: self._scene.ngeom]:
-            if item.objtype == geom_type and 0 <= item.segid < len(drawn) - 1:
-                pixels[item.objid] += drawn[item.segid + 1]
-        stage = self.stage
+        pixels, stage = self.pixels(camera, *size), self.stage
         found = {f"robot:{i}": stage.robots[b, c] for i, (b, c, _) in enumerate(arrangement.robots)}
         found |= {f"object:{i}": stage.objects[n, c] for i, (n, c, _) in enumerate(arrangement.objects)}
         found |= {f"fixture:{n}": stage.fixtures[FIXTURE_OF[n]] for n in description.fixtures if n in FIXTURE_OF}

@@ -1,8 +1,8 @@
 """Robots' own files (MJCF with STL or OBJ, URDF with DAE) into the light `RobotModel` files of the cache.
 
-Run once by `fulgurite fetch`, after a package's files are unpacked. The meshes of the packages have up to half a million
-triangles a robot, which a processor without a GPU draws in a third of a second; some ten thousand look the same at the
-pictures' size.
+Run once by `fulgurite fetch`, after a package's files are unpacked. The meshes of the packages have up to half a
+million triangles a robot, which a processor without a GPU draws in a third of a second; some ten thousand look the same
+at the pictures' size.
 """
 
 from __future__ import annotations
@@ -64,14 +64,16 @@ def _read_mjcf(folder: Path, robot: Embodiment) -> RobotModel:
     root = model.body(robot.root).id
     group = _LOOKS_GROUP.get(robot.root, 1)
     numbers: dict[int, int] = {}
-    bodies, parts = [], []
+    bodies: list[Body] = []
+    parts: list[Part] = []
     for i in range(root, model.nbody):
         parent = numbers.get(int(model.body_parentid[i]), -1)
         if i != root and parent < 0:
             continue
         numbers[i] = len(bodies)
-        place = (model.body_pos[i], model.body_quat[i]) if i != root else (np.zeros(3), np.array([1.0, 0, 0, 0]))
-        bodies.append(Body(model.body(i).name, parent, *map(_floats, place), _mjcf_joint(model, i) if i != root else None))
+        pos, quat = (model.body_pos[i], model.body_quat[i]) if i != root else (np.zeros(3), np.array([1.0, 0, 0, 0]))
+        joint = _mjcf_joint(model, i) if i != root else None
+        bodies.append(Body(model.body(i).name, parent, _floats(pos), _floats(quat), joint))
         for g in range(model.body_geomadr[i], model.body_geomadr[i] + model.body_geomnum[i]):
             if model.geom_group[g] != group:
                 continue
@@ -114,8 +116,8 @@ def _read_urdf(path: Path) -> RobotModel:
     """Links and joints of a URDF whose visuals are DAE files in `../meshes`, textures beside them."""
     tree = ElementTree.parse(path).getroot()
     by_parent: dict[str, list[ElementTree.Element]] = defaultdict(list)
-    for joint in tree.findall("joint"):
-        by_parent[joint.find("parent").get("link")].append(joint)  # type: ignore[union-attr, index]
+    for element in tree.findall("joint"):
+        by_parent[element.find("parent").get("link")].append(element)  # type: ignore[union-attr, index]
     links = {str(link.get("name")): link for link in tree.findall("link")}
     children = {joint.find("child").get("link") for joints in by_parent.values() for joint in joints}  # type: ignore[union-attr]
     bodies: list[Body] = []

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from ....registry import UserError
-from ..scene_description import Pose, SceneDescription
+from ..scene_description import Pose, SceneDescription, SceneRobot
 from .kitchen import layouts
 from .objects import object_extent
-from .placing import Spot, arrange, body_of, footprint, robot_spot
-from .renderer import MIN_PIXELS, SceneRenderer
-from .robot_model import embodiments
+from .placing import Spot, arrange, body_of, footprint, global_camera, robot_spot
+from .renderer import HEIGHT, MIN_PIXELS, WIDTH, SceneRenderer
+from .robot_model import Embodiment, embodiments
 
 _ARMS_M = 0.08  # by which two robots' circles may overlap: they are not full
 _GAP_M = 0.02  # between two things that stand beside each other
 _BODY_M = 0.24  # half the width that a robot hides; its circle on the floor also holds its arms
-_TRIES = 300  # draws without a picture before the best of them is looked at
+_TRIES = 100  # draws without a picture before the best of them is looked at
 
 
 def settle(
@@ -52,31 +51,33 @@ def settle(
         if not hidden:
             return current, dict(rendering.visible)
     raise UserError(
-        f"no setting of the scene shows all that its answer needs: {', '.join(_name(description, h) for h in hidden)} stay "
-        f"under {min_pixels} pixels\nTake another layout or camera, or fewer robots."
+        f"no setting of the scene shows all that its answer needs; under {min_pixels} pixels stay "
+        f"{', '.join(_name(description, h) for h in hidden)}\nTake another layout or camera, or fewer robots."
     )
 
 
 def conflicts(description: SceneDescription) -> int:
     """How many pairs stand in each other or in each other's line of sight, by circles and cylinders: 0 is good."""
-    arrangement = arrange(description)
+    arrangement, camera = arrange(description), global_camera(description, WIDTH, HEIGHT).position
     robots = [(spot, embodiments()[body]) for body, _, spot in arrangement.robots]
     count = 0
     for (one, first), (other, second) in combinations(robots, 2):
         count += _distance(footprint(one, first), footprint(other, second)) < first.radius_m + second.radius_m - _ARMS_M
+        count += _hides(camera, one, first.height_m, _BODY_M, _waist(other, second))
+        count += _hides(camera, other, second.height_m, _BODY_M, _waist(one, first))
     objects = list(zip(description.objects, (spot for _, _, spot in arrangement.objects), strict=True))
     for (item, one), (other_item, other) in combinations(objects, 2):
         if item.place == other_item.place:
             apart = (max(object_extent(item.name)[:2]) + max(object_extent(other_item.name)[:2])) / 2 + _GAP_M
             count += _distance(one, other) < apart * 0.9
-            count += _hides(arrangement.camera, one, float(object_extent(item.name)[2]), 0.04, other)
-            count += _hides(arrangement.camera, other, float(object_extent(other_item.name)[2]), 0.04, one)
+            count += _hides(camera, one, float(object_extent(item.name)[2]), 0.04, other)
+            count += _hides(camera, other, float(object_extent(other_item.name)[2]), 0.04, one)
     for item, spot in objects:
         for robot, (place, body) in zip(description.robots, robots, strict=True):
             if item.place == "floor":
                 count += _distance(spot, footprint(place, body)) < body.radius_m + max(object_extent(item.name)[:2]) / 2
             if item.place != robot.agent and item.needed:
-                count += _hides(arrangement.camera, place, body.height_m, _BODY_M, spot)
+                count += _hides(camera, place, body.height_m, _BODY_M, spot)
     return count
 
 
@@ -98,7 +99,7 @@ def _draw_again(description: SceneDescription, rng: np.random.Generator) -> Scen
     return best
 
 
-def _spread(description: SceneDescription, rng: np.random.Generator) -> tuple:  # type: ignore[type-arg]
+def _spread(description: SceneDescription, rng: np.random.Generator) -> tuple[SceneRobot, ...]:
     """Robots on the free floor, one after the other, each at the first of some draws that is clear of those before."""
     layout = layouts()[description.layout]
     placed: list[tuple[Spot, float]] = []
@@ -110,7 +111,8 @@ def _spread(description: SceneDescription, rng: np.random.Generator) -> tuple:  
             v = rng.beta(1.0, 1.6) if low else rng.beta(1.6, 1.0)
             moved = replace(robot, pose=Pose(float(rng.random()), float(v), robot.pose.yaw_deg))
             spot = footprint(robot_spot(moved, layout), body)
-            if all(_distance(spot, other) >= body.radius_m + radius - _ARMS_M for other, radius in placed):
+            clear = (_distance(spot, other) >= body.radius_m + radius - _ARMS_M for other, radius in placed)
+            if robot.beside or all(clear):
                 break
         placed.append((spot, body.radius_m))
         robots.append(moved)
@@ -130,6 +132,10 @@ def _hides(camera: np.ndarray, thing: Spot, height: float, half_width: float, ta
     return beside < half_width and passing[2] < thing.pos[2] + height
 
 
+def _waist(spot: Spot, robot: Embodiment) -> Spot:
+    return Spot(spot.pos + np.array([0, 0, robot.height_m / 2]), spot.heading_deg)
+
+
 def _distance(one: Spot, other: Spot) -> float:
     return float(np.hypot(*(one.pos[:2] - other.pos[:2])))
 
@@ -137,5 +143,6 @@ def _distance(one: Spot, other: Spot) -> float:
 def _name(description: SceneDescription, key: str) -> str:
     """`object:1` -> `apple`, for people."""
     kind, _, number = key.partition(":")
-    named: Sequence = {"robot": description.robots, "object": description.objects}.get(kind, ())  # type: ignore[type-arg]
-    return named[int(number)].name if named else number
+    if kind == "robot":
+        return description.robots[int(number)].name
+    return description.objects[int(number)].name if kind == "object" else number

@@ -31,7 +31,8 @@ def turned(profile: Profile, num_sides: int = 20, lobes: Callable[[np.ndarray], 
     angles = np.linspace(0, 2 * np.pi, num_sides, endpoint=False)
     factor = lobes(angles) if lobes else np.ones(num_sides)
     rings = [
-        np.stack([r * factor * np.cos(angles), r * factor * np.sin(angles), np.full(num_sides, z)], 1) for r, z in profile
+        np.stack([r * factor * np.cos(angles), r * factor * np.sin(angles), np.full(num_sides, z)], 1)
+        for r, z in profile
     ]
     return _skin(np.stack(rings))
 
@@ -46,10 +47,7 @@ def bent(path: np.ndarray, radii: Sequence[float] | float, num_sides: int = 10, 
     """A tube along a path [N, 3] with a radius at each point; its ends are capped unless it is closed to a ring."""
     path = np.asarray(path, np.float64)
     radius = np.broadcast_to(np.asarray(radii, np.float64), len(path))
-    if closed:
-        tangents = np.roll(path, -1, 0) - np.roll(path, 1, 0)
-    else:
-        tangents = np.gradient(path, axis=0)
+    tangents = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
     across = np.linalg.svd(path - path.mean(0))[2][2]  # normal of the plane that the path lies in
     angles = np.linspace(0, 2 * np.pi, num_sides, endpoint=False)

@@ -74,3 +74,8 @@ def test_mistakes_are_told(env):
     with pytest.raises(UserError, match=f"{agent}: action {masked[0]} is masked"):
         env.step({agent: int(masked[0])})
     assert env.render().startswith("<svg")
+
+
+def test_pettingzoo_s_own_test_of_parallel_environments(env):
+    pettingzoo_test = pytest.importorskip("pettingzoo.test", reason="PettingZoo is not installed")
+    pettingzoo_test.parallel_api_test(env, num_cycles=40)
