@@ -46,18 +46,18 @@ def convert(folder: Path) -> None:
 def convert_robot(folder: Path, robot: Embodiment) -> RobotModel:
     """One robot of an unpacked package, its jointless bodies merged and its meshes thinned."""
     model = _read_urdf(folder / robot.file) if robot.file.endswith(".urdf") else _read_mjcf(folder, robot)
-    kept = {mount.body for mount in (robot.camera, *robot.hands)} | set(robot.paint or ())
+    kept = {mount.body for mount in (robot.camera, robot.grip) if mount} | set(robot.paint or ())
     return _thin(_by_colour(_merge_fixed(model, kept)), robot.num_faces)
 
 
 def _read_mjcf(folder: Path, robot: Embodiment) -> RobotModel:
     spec = mujoco.MjSpec.from_file(str(folder / robot.file))
-    if robot.hand:
-        hand = mujoco.MjSpec.from_file(str(folder / robot.hand["file"]))
+    if robot.gripper:
+        hand = mujoco.MjSpec.from_file(str(folder / robot.gripper["file"]))
         for kind in (hand.actuators, hand.sensors):
             for item in list(kind):
                 hand.delete(item)
-        spec.body(robot.hand["onto"]).add_frame().attach_body(hand.body(robot.hand["root"]), "hand/", "")
+        spec.body(robot.gripper["onto"]).add_frame().attach_body(hand.body(robot.gripper["root"]), "hand/", "")
     model = spec.compile()
     root = model.body(robot.root).id
     group = _LOOKS_GROUP.get(robot.root, 1)

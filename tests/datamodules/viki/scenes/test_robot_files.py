@@ -43,9 +43,7 @@ def toy(monkeypatch):
     for package in ("mujoco", "fast_simplification", "collada"):
         pytest.importorskip(package, reason="needs pip install 'fulgurite[viki]'")
     camera = Mount("tip", (0.0, 0.0, 0.0))
-    robot = replace(
-        embodiments()["unitree_h1"], file="robots/toy.xml", root="root", camera=camera, hands=(), num_faces=600
-    )
+    robot = replace(embodiments()["unitree_h1"], file="robots/toy.xml", root="root", camera=camera, num_faces=600)
     monkeypatch.setattr("fulgurite.datamodules.viki.scenes.robot_files.embodiments", lambda: {"toy": robot})
     return robot
 
@@ -81,15 +79,7 @@ def test_a_written_robot_is_read_back_and_another_version_refused(tmp_path, monk
         RobotModel.load(tmp_path / "one.npz")
 
 
-def test_without_the_meshes_the_command_that_fetches_them_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("FULGURITE_CACHE", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"meshes of the robot \w+ are not in the cache(.|\n)*fulgurite fetch robot-anymal"
-    ):
-        load_robots(download=False)
-
-
-def test_without_a_network_the_wheel_to_copy_is_named(monkeypatch, tmp_path):
+def test_without_meshes_and_network_the_wheel_to_copy_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("FULGURITE_CACHE", str(tmp_path))
     monkeypatch.setenv("FULGURITE_OFFLINE", "1")
     with pytest.raises(UserError, match=r"\.whl"):
