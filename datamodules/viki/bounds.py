@@ -60,7 +60,8 @@ def _steps_for(state: State, fact: Fact, fixed: bool) -> int:
         return 1 if fixed or _anyone_at(state, asset) else 2
     if _is_place(fact) and "box" in fact.name:
         return 1  # it can also be pushed
-    last = 1 if _is_switch(fact) or fixed else 2  # use it in the hand; or carry it there and put it down
+    near = fixed or _is_at_a_start(state, asset) or _is_at_a_start(state, state.problem.asset_index.get(fact.value))
+    last = 1 if _is_switch(fact) or near else 2  # use it in the hand; or carry it there and put it down
     if state.grasped[asset]:
         holder = next((i for i, things in enumerate(state.carried) if asset in things), 0)
         return 1 if state.agent_pos[holder] == fact.value else last
@@ -68,7 +69,7 @@ def _steps_for(state: State, fact: Fact, fixed: bool) -> int:
         return 1 + last
     if is_shut_in(state, asset):
         alone = len(state.problem.agents) == 1
-        return _door_work(state, asset) + 2 + last + (alone and not fixed)
+        return _door_work(state) + 2 + last + (alone and not fixed)
     return 2 + last + (not fixed and not _anyone_at(state, asset))
 
 
@@ -76,42 +77,49 @@ def _anyone_at(state: State, asset: int) -> bool:
     return any(stands_at(state, agent, asset) for agent in range(len(state.problem.agents)))
 
 
-def _door_work(state: State, asset: int) -> int:
-    """Actions until the shut thing that holds the asset is open."""
+def _door_work(state: State) -> int:
+    """Actions until something that is shut is open."""
     shut = [i for i, closed in enumerate(state.cell_shut[: len(state.cells)]) if closed]
     if any(door in things for things in state.reached for door in shut):
         return 1
     return 2 if any(_anyone_at(state, door) for door in shut) else 3
 
 
+def _is_at_a_start(state: State, asset: int | None) -> bool:
+    """Whether a thing lies at the first spot of a robot, which needs no Move to anything there."""
+    return asset is not None and state.pos_name(asset) in state.problem.agent_index
+
+
 def _shared_work(state: State, facts: list[Fact]) -> int:
     """All actions that the facts need, shared out evenly among the robots."""
     index, actions = state.problem.asset_index, 0
-    fetched: set[int] = set()
-    visited = set(state.agent_pos)  # where a robot stands, or will once it has grasped what lies there
+    destinations: dict[int, list[str]] = {}
+    tools: set[int] = set()
     opened = False
     for fact in facts:
         asset = index.get(fact.name)
-        if asset is None or not (_is_place(fact) or _is_switch(fact)):
+        if asset is None or "box" in fact.name:
             continue
-        door = index.get(fact.value) if isinstance(fact.value, str) else None
-        opened = opened or is_shut_in(state, asset) or (door is not None and state.cell_shut[door])
         if _is_switch(fact):
             actions += 1
-            if not state.problem.portable[asset]:
+            if state.problem.portable[asset]:
+                tools.add(asset)
+            else:
                 actions += not _anyone_at(state, asset)
-                continue
-        elif "box" in fact.name:
-            continue
-        if asset in fetched:
-            actions += 2
-        elif not state.grasped[asset]:
+        elif _is_place(fact):
+            destinations.setdefault(asset, []).append(fact.value)
+            door = index.get(fact.value)
+            opened = opened or (door is not None and state.cell_shut[door])
+    visited = set(state.agent_pos)  # where a robot stands, or will once it has grasped what lies there
+    for asset in {*destinations, *tools}:
+        actions += 2 * max(0, len(destinations.get(asset, ())) - 1)  # fetched once more
+        if not state.grasped[asset]:
+            opened = opened or is_shut_in(state, asset)
             reached = any(asset in things for things in state.reached)
             actions += 1 if reached else 2 + (not _anyone_at(state, asset))
             visited.add(state.pos_name(asset))
-        fetched.add(asset)
-    for place in {f.value for f in facts if _is_place(f) and "box" not in f.name and f.name in index}:
-        actions += 1 + (place not in visited)
+    for place in {place for places in destinations.values() for place in places}:
+        actions += 1 + (place not in visited and not _is_at_a_start(state, index.get(place)))
     if opened:
-        actions += _door_work(state, 0)
+        actions += _door_work(state)
     return -(-actions // len(state.problem.agents))

@@ -63,7 +63,7 @@ class Family:
             agents: role -> robot, {"A": "R2", ...}.
         """
         taken = {filling[s] for s in filling if filling[s] in areas()}
-        found = {}
+        found: dict[str, tuple[str, ...]] = {}
         for thing, where in self.starts.items():
             name = thing.format(**filling)
             if where == "counters":

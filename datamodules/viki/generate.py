@@ -33,6 +33,7 @@ from .thoughts import thoughts
 
 PART_RECORDS = 128
 LEVELS = {"l1": 1, "l2": 2, "l3": 3}
+LEVEL_3_SPLITS = ("train", "val", "test", "heldout_scene")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Settings:
 
     Attributes:
         schema_version: of the files.
-        level: 1 or 2.
+        level: 1, 2 or 3.
         seed: of everything drawn.
         pictures: whether records have pictures.
         every_view: whether they have one of each active robot too.
@@ -72,7 +73,7 @@ def generate(
         num_test: records of each other split; a tenth of num unless given.
         pictures: draw pictures; without, records are symbolic.
         views: global, as the released records have it, or all, with one view of each active robot.
-        size: width x height of the pictures.
+        size: width x height of the pictures; level 3's are 256x256.
         demonstrations: so many chain-of-thought demonstrations of the training split are written too.
         seed: seed of everything drawn.
         workers: processes; one a core with pictures, else one.
@@ -85,10 +86,13 @@ def generate(
         raise UserError("num and workers must be positive, num_test not negative")
     if not 0 <= demonstrations <= num:
         raise UserError(f"demonstrations: from 0 to num, {num}")
+    if level == "l3" and (not pictures or demonstrations):
+        raise UserError("level l3 is about its pictures: it has no symbolic records and no demonstrations that think")
     others = max(1, num // 10) if num_test is None else num_test
+    splits = LEVEL_3_SPLITS if level == "l3" else SPLITS
     settings = Settings(
         SCHEMA_VERSION, LEVELS[level], seed, pictures, views == "all", _size(size),
-        {split: num if split == "train" else others for split in SPLITS},
+        {split: num if split == "train" else others for split in splits},
     )  # fmt: skip
     _claim(out, settings)
     started = time.monotonic()
@@ -193,12 +197,16 @@ def write_demonstrations(out: Path, level: int, count: int) -> None:
     write_json(out / "cot" / f"VIKI_L{level}.json", rows)
 
 
+def _family_order(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.split("-") if part.isdigit())
+
+
 def _report(out: Path, settings: Settings, made: int, seconds: float) -> None:
     families = {split: Counter[str]() for split in settings.num_records}
     for split in settings.num_records:
         if settings.num_records[split]:
             families[split].update(record.family for record in read_records(out / split))
-    names = sorted({n for c in families.values() for n in c}, key=lambda n: tuple(map(int, n.split("-"))))
+    names = sorted({n for c in families.values() for n in c}, key=_family_order)
     rows: list[list[Any]] = [
         [split, settings.num_records[split], *(c[n] for n in names)] for split, c in families.items()
     ]

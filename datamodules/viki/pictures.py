@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from types import TracebackType
 
-import numpy
-
 from ...registry import UserError
+from .encoding import encode
 from .generator import draw_record
 from .records import Record
 from .scene_description import GLOBAL_VIEW
 
 GLOBAL_SIZE = (600, 336)
 """Width and height of the global view: as the released one, and what visibility is counted in."""
-JPEG_QUALITY = 90
 _ATTEMPTS = 12  # other kitchens for a task whose things can't all be seen in one
 
 
@@ -49,6 +46,10 @@ class Photographer:
         """
         from .scenes.settling import settle
 
+        if level == 3:
+            from .arms import draw_arms_record
+
+            return draw_arms_record(split, index, seed, self._renderer)
         reason = ""
         for attempt in range(_ATTEMPTS):
             record = draw_record(level, split, index, seed, attempt)
@@ -60,14 +61,6 @@ class Photographer:
                 continue
             views = scene.views if self._every_view else (GLOBAL_VIEW,)
             drawn = self._renderer.render(scene, views=views, size=self._size, visibility=False)
-            images = tuple(_encode(drawn.views[view]) for view in views)
+            images = tuple(encode(drawn.views[view]) for view in views)
             return replace(record, images=images, views=views, scene=scene)
         raise UserError(f"{split} {index}: in {_ATTEMPTS} kitchens something stayed hidden\n{reason}")
-
-
-def _encode(picture_HW3: numpy.ndarray) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(picture_HW3).save(file, "JPEG", quality=JPEG_QUALITY)
-    return file.getvalue()

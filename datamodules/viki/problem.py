@@ -54,6 +54,9 @@ class Problem:
         goals: each has to hold at the end.
         chains: of each, the facts have to come true in order.
         num_steps: length of the gold plan.
+        agent_index: robot's name -> its number.
+        asset_index: asset's name -> its number.
+        entities: what a name in a command stands for: an asset's number, or -1 - a robot's.
         hands: of each robot, how many things it can hold.
         dogs: whether it is one.
         primitives: lower-case names of what it can do.
@@ -61,6 +64,7 @@ class Problem:
         portable: whether it can be carried: all but the kitchen's fixtures and places.
         holds: whether it is made to hold things; what the vocabulary doesn't know may.
         place_names: names that are places without being an asset or a robot.
+        chains_of_assets: whether going and reaching alone can't make a chain's fact true or untrue.
     """
 
     agents: tuple[str, ...]
@@ -72,6 +76,7 @@ class Problem:
     num_steps: int
     agent_index: dict[str, int] = field(init=False)
     asset_index: dict[str, int] = field(init=False)
+    entities: dict[str, int] = field(init=False)
     hands: tuple[int, ...] = field(init=False)
     dogs: tuple[bool, ...] = field(init=False)
     primitives: tuple[frozenset[str], ...] = field(init=False)
@@ -79,12 +84,14 @@ class Problem:
     portable: tuple[bool, ...] = field(init=False)
     holds: tuple[bool, ...] = field(init=False)
     place_names: frozenset[str] = field(init=False)
+    chains_of_assets: bool = field(init=False)
 
     def __post_init__(self) -> None:
         known, fixtures = objects(), places()
         kinds = [robots()[name] for name in self.types]
         self.agent_index = {name: i for i, name in enumerate(self.agents)}
         self.asset_index = {name: i for i, name in enumerate(self.assets)}
+        self.entities = self.asset_index | {name: -1 - i for i, name in enumerate(self.agents)}
         self.hands = tuple(kind.hands for kind in kinds)
         self.dogs = tuple(kind.kind == "dog" for kind in kinds)
         self.primitives = tuple(kind.checked_primitives for kind in kinds)
@@ -96,6 +103,8 @@ class Problem:
         )
         facts = [fact for goal in (*self.goals, *itertools.chain(*self.chains)) for fact in goal]
         named = {fact.value for fact in facts if fact.path == "pos.name" and isinstance(fact.value, str)}
+        ordered = [fact for chain in self.chains for group in chain for fact in group]
+        self.chains_of_assets = all(fact.kind == "asset" and not fact.aligned for fact in ordered)
         self.place_names = frozenset(fixtures) | frozenset(itertools.chain(*self.starts)) | named
 
     def drawn_start(self, seed: int) -> tuple[str, ...]:

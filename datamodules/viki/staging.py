@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy
@@ -37,7 +38,7 @@ def stage(
     where = {name: _place_of(area, team) for name, area in starts.items() if name in objects()}
     clutter = _clutter(draw, {*where, *mentioned})
     items = [(name, place, True) for name, place in where.items()] + [(name, place, False) for name, place in clutter]
-    slots = {place: list(draw.permutation(max(3, n))) for place, n in _count(place for _, place, _ in items).items()}
+    slots = {place: list(draw.permutation(max(3, n))) for place, n in Counter(place for _, place, _ in items).items()}
     placed = tuple(
         SceneObject(name, place, _pose(draw, slots[place].pop(), max(3, sum(p == place for _, p, _ in items))), needed)
         for name, place, needed in items
@@ -46,10 +47,15 @@ def stage(
     fixtures = tuple(name for name in places() if name in seen)
     return SceneDescription(
         int(draw.choice(layouts)), int(draw.choice(styles)), int(draw.integers(NUM_LIGHTS)),
-        int(draw.integers(NUM_CAMERAS)), tuple(round(float(x), 3) for x in draw.uniform(-1, 1, 3)),
+        int(draw.integers(NUM_CAMERAS)), _jitter(draw),
         robots, placed, fixtures, tuple(name for name, place, _ in items if place == "cabinet"),
         int(draw.integers(2**31)),
     )  # fmt: skip
+
+
+def _jitter(draw: numpy.random.Generator) -> tuple[float, float, float]:
+    sideways, up, along = (round(float(x), 3) for x in draw.uniform(-1, 1, 3))
+    return sideways, up, along
 
 
 def _pose(draw: numpy.random.Generator, slot: int, num_slots: int, turn: float = 180.0) -> Pose:
@@ -70,10 +76,3 @@ def _clutter(draw: numpy.random.Generator, used: set[str]) -> list[tuple[str, st
     names = [o.name for o in objects().values() if o.name not in used and o.kind not in ("dish", "box", "board")]
     chosen = draw.choice(len(names), int(draw.integers(_MAX_CLUTTER + 1)), replace=False)
     return [(names[i], _CLUTTER_PLACES[int(draw.integers(2))]) for i in chosen]
-
-
-def _count(names: object) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for name in names:  # type: ignore[attr-defined]
-        found[name] = found.get(name, 0) + 1
-    return found

@@ -112,10 +112,8 @@ class State:
 
     def entity(self, name: str, *, assets_first: bool = False) -> int | None:
         """The asset or robot of that name."""
-        agent, asset = self.problem.agent_index.get(name), self.problem.asset_index.get(name)
-        if asset is not None and (agent is None or assets_first):
-            return asset
-        return None if agent is None else -1 - agent
+        asset = self.problem.asset_index.get(name) if assets_first else None
+        return self.problem.entities.get(name) if asset is None else asset
 
     def is_aligned(self, target: int, place: str) -> bool:
         """Whether the chain from a thing to what holds it, to what holds that, … names the place, or ends in it."""
@@ -200,5 +198,5 @@ class State:
         if path == "pos.isolated" and self.cells[target] >= 0:
             return self.cell_shut[self.cells[target]]
         if path.startswith("container_position.") and self.problem.containers[target]:
-            return {"name": self.cell_names, "isolated": self.cell_shut}[path.partition(".")[2]][target]
+            return (self.cell_names if path.endswith("name") else self.cell_shut)[target]
         raise AttributeError(path)

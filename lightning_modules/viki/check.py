@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,11 @@ def _judge(record: Record, answer: Any, strict: bool, seed: int) -> dict[str, An
     if "<answer>" not in text:
         text = f"<think></think><answer>{text}</answer>"
     row: dict[str, Any] = {"record": record.key, "family": record.family}
-    if record.level == 2:
+    if isinstance(record.ground_truth, Mapping):
         reward, verdict = plan_reward_and_verdict(text, record.ground_truth, strict=strict, seed=seed)
         sentence = verdict.sentence if verdict else "no answer"
         if verdict and verdict.ok and not reward.accuracy:
-            gold = len(record.ground_truth["time_steps"])  # type: ignore[index]
+            gold = len(record.ground_truth["time_steps"])
             sentence = f"{sentence}, but in {verdict.num_steps} steps; {gold} are enough"
         row |= {"code": verdict.code if verdict else "UNREADABLE_PLAN", "step": verdict.step if verdict else None}
     else:
