@@ -40,8 +40,10 @@ KEY_LIBRARIES = (
 )
 # import names that differ from their distribution's
 DISTRIBUTIONS = {
+    "OpenGL": "pyopengl",
     "PIL": "pillow",
     "av": "av",
+    "collada": "pycollada",
     "cutlass": "nvidia-cutlass-dsl",
     "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",

@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ....registry import UserError
-from ...sources.cache import source_folder
 from ...sources.download import fetch
 from .kitchen import BACK, FIXTURES, HALF_WIDTH, STAND, STAND_HEIGHT, Slab, styles
 from .objects import known_objects, object_looks
@@ -83,23 +81,13 @@ def robot_sources() -> list[str]:
     return sorted({robot.source for robot in embodiments().values()})
 
 
-def load_robots(*, download: bool = True) -> dict[str, RobotModel]:
+def load_robots() -> dict[str, RobotModel]:
     """The robots' models out of the cache; what is missing is fetched first.
 
     Raises:
-        UserError: if one cannot be had; names the source and the command that fetches it.
+        UserError: if one cannot be had, such as without a network; names the file to copy and where.
     """
-    found = {}
-    for name, robot in embodiments().items():
-        folder = fetch(robot.source) if download else source_folder(robot.source)
-        path = folder / f"{name}.npz"
-        if not path.is_file():
-            raise UserError(
-                f"the meshes of the robot {name} are not in the cache: {path}\n"
-                f"fulgurite fetch {' '.join(robot_sources())}   brings those of all robots"
-            )
-        found[name] = RobotModel.load(path)
-    return found
+    return {name: RobotModel.load(fetch(robot.source) / f"{name}.npz") for name, robot in embodiments().items()}
 
 
 def build_stage(robots: Mapping[str, RobotModel], max_width: int, max_height: int) -> Stage:

@@ -45,20 +45,20 @@ class Rendering:
 class SceneRenderer:
     """Draws scenes; a context manager, since it holds an OpenGL context.
 
-    The model is compiled once, in about two seconds; a scene then costs the drawing alone. Not for several threads.
+    The robots' meshes are fetched if need be, and the model is compiled once, in about two seconds; a scene then costs
+    the drawing alone. Not for several threads.
 
     Args:
         width: largest width of a picture, in pixels.
         height: largest height.
-        download: fetch the robots' meshes if they are not in the cache.
 
     Raises:
         UserError: if the machine has no OpenGL, or the meshes are not to be had.
     """
 
-    def __init__(self, width: int = WIDTH, height: int = HEIGHT, *, download: bool = True) -> None:
+    def __init__(self, width: int = WIDTH, height: int = HEIGHT) -> None:
         use_platform()
-        robots = load_robots(download=download)
+        robots = load_robots()
         import mujoco
 
         self._mujoco = mujoco
@@ -146,7 +146,7 @@ class SceneRenderer:
         for thing in self.stage.things():
             model.geom_group[thing.geoms] = HIDDEN
         for body, copy, spot in arrangement.robots:
-            self._place(self.stage.robots[body, copy], spot, embodiments()[body].forward_deg)
+            self._place(self.stage.robots[body, copy], spot)
         for name, copy, spot in arrangement.objects:
             self._place(self.stage.objects[name, copy], spot)
         for name, placed in arrangement.fixtures.items():
@@ -186,8 +186,8 @@ class SceneRenderer:
         ahead = np.array([np.cos(pitch) * np.cos(heading), np.cos(pitch) * np.sin(heading), -np.sin(pitch)])
         return Camera.looking(position, position + ahead, EGO_FOV_DEG)
 
-    def _place(self, thing: Thing, spot: Spot, forward_deg: float = 0.0) -> None:
-        model, half = self.stage.model, np.radians(spot.heading_deg - forward_deg) / 2
+    def _place(self, thing: Thing, spot: Spot) -> None:
+        model, half = self.stage.model, np.radians(spot.heading_deg) / 2
         model.body_pos[thing.body] = spot.pos + np.array([0, 0, thing.base])
         model.body_quat[thing.body] = [np.cos(half), 0, 0, np.sin(half)]
         model.geom_group[thing.geoms] = thing.groups

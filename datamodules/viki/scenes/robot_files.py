@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import collada
+import fast_simplification
+import mujoco
 import numpy as np
+from PIL import Image
 
 from .robot_model import Body, Embodiment, Joint, Part, RobotModel, embodiments
 
@@ -24,11 +28,7 @@ _UNSET = np.array([0.5, 0.5, 0.5, 1.0])  # MuJoCo's colour of a geom that was gi
 
 
 def convert(folder: Path) -> None:
-    """Replace the unpacked package in `folder` by one .npz for each robot whose file it holds, beside its licences.
-
-    Raises:
-        ImportError: if mujoco, fast_simplification or (for ANYmal) collada is not installed.
-    """
+    """Replace the unpacked package in `folder` by one .npz for each robot whose file it holds, beside its licences."""
     held = {name: robot for name, robot in embodiments().items() if (folder / robot.file).is_file()}
     made = {name: convert_robot(folder, robot) for name, robot in held.items()}
     licences = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.name.upper().startswith("LICEN")]
@@ -46,20 +46,18 @@ def convert(folder: Path) -> None:
 def convert_robot(folder: Path, robot: Embodiment) -> RobotModel:
     """One robot of an unpacked package, its jointless bodies merged and its meshes thinned."""
     model = _read_urdf(folder / robot.file) if robot.file.endswith(".urdf") else _read_mjcf(folder, robot)
-    kept = {mount.body for mount in (robot.camera, *robot.hands)} | set(robot.paint or ())
+    kept = {mount.body for mount in (robot.camera, robot.grip) if mount} | set(robot.paint or ())
     return _thin(_by_colour(_merge_fixed(model, kept)), robot.num_faces)
 
 
 def _read_mjcf(folder: Path, robot: Embodiment) -> RobotModel:
-    import mujoco
-
     spec = mujoco.MjSpec.from_file(str(folder / robot.file))
-    if robot.hand:
-        hand = mujoco.MjSpec.from_file(str(folder / robot.hand["file"]))
+    if robot.gripper:
+        hand = mujoco.MjSpec.from_file(str(folder / robot.gripper["file"]))
         for kind in (hand.actuators, hand.sensors):
             for item in list(kind):
                 hand.delete(item)
-        spec.body(robot.hand["onto"]).add_frame().attach_body(hand.body(robot.hand["root"]), "hand/", "")
+        spec.body(robot.gripper["onto"]).add_frame().attach_body(hand.body(robot.gripper["root"]), "hand/", "")
     model = spec.compile()
     root = model.body(robot.root).id
     group = _LOOKS_GROUP.get(robot.root, 1)
@@ -86,8 +84,6 @@ def _read_mjcf(folder: Path, robot: Embodiment) -> RobotModel:
 
 
 def _mjcf_joint(model: Any, body: int) -> Joint | None:
-    import mujoco
-
     if not model.body_jntnum[body]:
         return None
     j = model.body_jntadr[body]
@@ -98,8 +94,6 @@ def _mjcf_joint(model: Any, body: int) -> Joint | None:
 
 def _geom(model: Any, geom: int) -> tuple[np.ndarray, np.ndarray]:
     """Triangles of a mesh or box geom, in the geom's frame; nothing for other shapes, which no robot is drawn with."""
-    import mujoco
-
     if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
         mesh = model.geom_dataid[geom]
         first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
@@ -163,9 +157,6 @@ def _dae(path: Path) -> list[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
 
     A triangle's colour is the texture's at its middle, rounded to black, grey, red or white, which ANYmal C is made of.
     """
-    import collada
-    from PIL import Image
-
     scene = collada.Collada(str(path), ignore=[collada.common.DaeUnsupportedError, collada.common.DaeBrokenRefError])
     scale = float(scene.assetInfo.unitmeter or 1.0)
     upright = np.eye(3) if scene.assetInfo.upaxis == "Z_UP" else np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -233,8 +224,6 @@ def _by_colour(model: RobotModel) -> RobotModel:
 
 def _thin(model: RobotModel, num_faces: int) -> RobotModel:
     """Meshes with about `num_faces` triangles in all; large surfaces keep more than small ones."""
-    import fast_simplification
-
     areas = np.array([_area(part) for part in model.parts])
     shares = np.sqrt(areas) / np.sqrt(areas).sum()
     parts = []

@@ -113,7 +113,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Embodiment:
-    """How the scenes use one robot's file.
+    """How the scenes use one robot's file, which looks along its x axis.
 
     Attributes:
         source: name in the catalogue of sources.
@@ -123,12 +123,11 @@ class Embodiment:
         radius_m: of the circle on the floor that the robot takes up.
         ahead_m: how far that circle's middle lies ahead of the robot's origin.
         height_m: about how tall it stands, for what it hides.
-        forward_deg: direction in which the robot's file looks, counter-clockwise from its x axis.
         camera: where its own view is taken.
-        hands: grips, one a hand.
+        grip: the point between an arm's fingers.
         pose: joint name to position (degrees or metres) at which it stands; the others are at 0.
         paint: colours that replace the file's own: body name, or `*` for all others, to r, g, b.
-        hand: further robot file whose root body is put on a body of this one.
+        gripper: further robot file (`file`, `root`) that is put on a body of this one (`onto`).
     """
 
     source: str
@@ -138,11 +137,10 @@ class Embodiment:
     radius_m: float
     height_m: float
     camera: Mount
-    hands: tuple[Mount, ...] = ()
+    grip: Mount | None = None
     pose: Mapping[str, float] | None = None
     paint: Mapping[str, Vector] | None = None
-    hand: Mapping[str, str] | None = None
-    forward_deg: float = 0.0
+    gripper: Mapping[str, str] | None = None
     ahead_m: float = 0.0
 
 
@@ -154,8 +152,8 @@ def embodiments() -> dict[str, Embodiment]:
 
 
 def _embodiment(fields: dict[str, Any]) -> Embodiment:
-    camera, hands = Mount(**fields.pop("camera")), tuple(Mount(**mount) for mount in fields.pop("hands", ()))
-    return Embodiment(camera=camera, hands=hands, **fields)
+    camera, grip = Mount(**fields.pop("camera")), fields.pop("grip", None)
+    return Embodiment(camera=camera, grip=Mount(**grip) if grip else None, **fields)
 
 
 def _body(fields: dict[str, Any]) -> Body:

@@ -31,8 +31,8 @@ def settle(
 
     Args:
         description: the scene.
-        renderer: counts what can be seen.
-        min_pixels: least number of pixels of the renderer's global view for each needed thing.
+        renderer: counts what can be seen; of 600x336 pixels or more.
+        min_pixels: least number of pixels of the global view at 600x336 for each needed thing.
         attempts: how many settings to look at.
 
     Returns:
@@ -46,7 +46,7 @@ def settle(
     for attempt in range(attempts):
         if attempt or conflicts(current):
             current = _draw_again(description, rng)
-        rendering = renderer.render(current, views=())
+        rendering = renderer.render(current, views=(), size=(WIDTH, HEIGHT))
         hidden = rendering.hidden(current, min_pixels)
         if not hidden:
             return current, dict(rendering.visible)

@@ -167,8 +167,10 @@ class _Arm:
 
     def __init__(self, renderer: SceneRenderer, copy: int) -> None:
         model, prefix = renderer.stage.model, f"robot/{ARM}/{copy}/"
-        self.renderer, self.mount = renderer, embodiments()[ARM].hands[0]
-        self.body = model.body(prefix + self.mount.body).id
+        mount = embodiments()[ARM].grip
+        assert mount is not None  # embodiments.yaml gives it
+        self.renderer, self.offset = renderer, np.array(mount.pos)
+        self.body = model.body(prefix + mount.body).id
         joints = [model.joint(f"{prefix}joint{n}") for n in range(1, 8)]
         self.qpos = np.array([joint.qposadr[0] for joint in joints])
         self.dofs = np.array([joint.dofadr[0] for joint in joints])
@@ -178,7 +180,7 @@ class _Arm:
         """Position [3] of the point between the fingers and the direction [3] in which they point."""
         data = self.renderer.data
         turn = data.xmat[self.body].reshape(3, 3)
-        return data.xpos[self.body] + turn @ np.array(self.mount.pos), turn[:, 2].copy()
+        return data.xpos[self.body] + turn @ self.offset, turn[:, 2].copy()
 
     def reach(self, target: np.ndarray, num_steps: int = 120) -> float:
         """Move the joints until the hand is at `target` [3], fingers down: damped least squares; returns the distance

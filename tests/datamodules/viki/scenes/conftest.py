@@ -47,8 +47,8 @@ def _block(name: str) -> RobotModel:
         joint = Joint(joint_name, "hinge", (0.0, 0.0, 1.0), (-3.0, 3.0))
         bodies.append(Body(f"of {joint_name}", 0, (0.0, 0.0, 0.0), _STRAIGHT, joint))
     held = {body.name for body in bodies}
-    for mount in (robot.camera, *robot.hands):
-        if mount.body not in held:
+    for mount in (robot.camera, robot.grip):
+        if mount and mount.body not in held:
             bodies.append(Body(mount.body, 0, (0.2, 0.0, robot.height_m), _STRAIGHT, None))
             held.add(mount.body)
     return RobotModel(tuple(bodies), tuple(parts))
@@ -64,7 +64,7 @@ def make_renderer() -> Iterator[Callable[..., Any]]:
 
     made = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(renderer, "load_robots", lambda **_: {name: _block(name) for name in embodiments()})
+        patch.setattr(renderer, "load_robots", lambda: {name: _block(name) for name in embodiments()})
 
         def make(*size: int) -> renderer.SceneRenderer:
             made.append(renderer.SceneRenderer(*size))

@@ -16,7 +16,7 @@ def test_the_same_scene_gives_the_same_bytes_in_another_renderer_and_after_other
     first = renderer.render(scene)
     renderer.render(other)
     again = renderer.render(scene)
-    elsewhere = make_renderer(600, 336).render(scene)
+    elsewhere = make_renderer(800, 450).render(scene, size=(600, 336))
     for view in scene.views:
         assert first.views[view].shape == (336, 600, 3) and first.views[view].dtype == np.uint8
         assert first.views[view].tobytes() == again.views[view].tobytes() == elsewhere.views[view].tobytes()

