@@ -18,6 +18,7 @@ from rich.console import Console
 from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
 from ..datamodules.sources.download import is_cached
+from ..datamodules.viki.scenes.opengl import find_platform, missing_message
 from ..registry import ROOT, UserError, load_plugins
 from .config.experiment import names, resolve
 from .config.needs import sources_of
@@ -39,8 +40,10 @@ KEY_LIBRARIES = (
 )
 # import names that differ from their distribution's
 DISTRIBUTIONS = {
+    "OpenGL": "pyopengl",
     "PIL": "pillow",
     "av": "av",
+    "collada": "pycollada",
     "cutlass": "nvidia-cutlass-dsl",
     "cv2": "opencv-python-headless",
     "sklearn": "scikit-learn",
@@ -210,6 +213,9 @@ def _paper(paper: str, gpus: int) -> None:
     if not found:
         console.print("  no experiment in this version")
     _extra(paper)
+    if paper == "viki":
+        platform = find_platform()
+        console.print(f"  pictures: by OpenGL without a display, {platform}" if platform else f"  {missing_message()}")
 
 
 def _verdict(name: str, gpus: int) -> str:

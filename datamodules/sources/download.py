@@ -89,6 +89,10 @@ def _make(source: Source, folder: Path, offline: bool, progress: bool) -> None:
     if source.kind != "generated":
         _say(f"  download {source.download_mb:,.1f} MB, on disk {source.disk_mb:,.1f} MB", progress)
     cache.require_free(folder, _need(source), f"fetching {source.name}")
+    prepare = None
+    if source.prepare:  # what it imports may be missing: that is told before the download
+        module, _, function = source.prepare.partition(":")
+        prepare = getattr(importlib.import_module(module, __package__), function)
     with _temporary(source.name) as work:
         content = work / "content"
         content.mkdir()
@@ -102,11 +106,10 @@ def _make(source: Source, folder: Path, offline: bool, progress: bool) -> None:
                 raise UserError(f"{source.name}: {archive.name} cannot be unpacked: {error}") from None
             if archive != given:
                 archive.unlink()
-        if source.prepare:
+        if prepare is not None:
             if source.preparing:
                 _say(f"  {source.preparing}", progress)
-            module, _, function = source.prepare.partition(":")
-            getattr(importlib.import_module(module, __package__), function)(content)
+            prepare(content)
         cache.mark_complete(content, source)
         if folder.exists():
             folder.rename(work / "damaged")
