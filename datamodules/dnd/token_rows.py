@@ -48,9 +48,14 @@ class RowStream:
         self._draws, self.batch_size = Shuffled(rows, seed), batch_size
         self.mean_length = sum(len(p) + len(a) for p, a in rows) / len(rows)
 
+    def row(self, place: int) -> Row:
+        """One row of the stream."""
+        found: Row = self._draws[place]
+        return found
+
     def batch(self, step: int) -> list[Row]:
         """The rows of one step."""
-        return [self._draws[step * self.batch_size + i] for i in range(self.batch_size)]
+        return [self.row(step * self.batch_size + i) for i in range(self.batch_size)]
 
 
 def pad_rows(rows: Sequence[Row], pad: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ W chunk + 2, K training task.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...datamodules.dnd.conditions import PromptEncoder
+from ...datamodules.dnd.module import PromptCheckpointDataModule
 from ...datamodules.dnd.text import TextFormat
 from ...datamodules.dnd.weight_tokens import WeightTokenizer
 from ...datamodules.files import atomic_write, write_json
 from ...registry import UserError
 from .hyperconv import HyperConvGenerator
+from .retrieval import RetrievalGenerator
 
 SCHEMA_VERSION = 1
 COVERAGE_DRAWS = 20
@@ -43,16 +45,40 @@ class TrainedGenerator:
     """Everything between prompts and an adapter.
 
     Attributes:
-        network: the hyper-convolution cascade.
+        network: the hyper-convolution cascade, alone or with what it retrieves.
         tokenizer: weight tokens' layout.
         meta: generator.json's content.
         centroids_KC: normalised mean prompt embedding of each training task.
     """
 
-    network: HyperConvGenerator
+    network: nn.Module
     tokenizer: WeightTokenizer
     meta: dict[str, Any]
     centroids_KC: Tensor
+
+    @classmethod
+    def of(cls, network: nn.Module, data: PromptCheckpointDataModule, cascade: Mapping[str, Any]) -> TrainedGenerator:
+        """A network with all that is needed to use it.
+
+        Args:
+            network: the trained cascade.
+            data: what it was trained on.
+            cascade: what the network is made of: `shapes`, `kernel_size`, and `retrieval` where it retrieves.
+        """
+        assert data.tokenizer is not None
+        centroids_KC = torch.stack([t.centroid_C for t in data.tasks])
+        draws = [draw_centroids(t.held_out_embedding_PC, data.hparams["num_prompts"]) for t in data.tasks]
+        own = [float((drawn_DC @ t.centroid_C).min()) for drawn_DC, t in zip(draws, data.tasks, strict=True)]
+        meta = {
+            **cascade,
+            "tasks": [t.name for t in data.tasks],
+            "encoder": data.hparams["encoder"],
+            "num_prompts": data.hparams["num_prompts"],
+            "prompt_length": data.hparams["prompt_length"],
+            "coverage_floor": min(own),
+            **{k: data.snapshots.manifest[k] for k in ("base_model", "adapter_config", "text")},
+        }
+        return cls(network, data.tokenizer, meta, centroids_KC.cpu())
 
     @property
     def tasks(self) -> list[str]:
@@ -136,6 +162,8 @@ class TrainedGenerator:
             ) from None
         if meta.pop("schema_version", None) != SCHEMA_VERSION:
             raise UserError(f"{folder}: a generator of another schema; this fulgurite reads {SCHEMA_VERSION}")
-        network = HyperConvGenerator(meta["shapes"], meta["kernel_size"])
+        made_of = (meta["shapes"], meta["kernel_size"])
+        nearest = meta.get("retrieval", 0)
+        network = RetrievalGenerator(*made_of, len(meta["tasks"]), nearest) if nearest else HyperConvGenerator(*made_of)
         network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
         return cls(network, WeightTokenizer.from_layout(meta.pop("layout")), meta, tensors["centroids_KC"])

@@ -1,0 +1,150 @@
+"""`fulgurite dnd train`: a generator on a bank's snapshots, with the options that go beyond the paper, one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from ...registry import COMMANDS, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...datamodules.dnd.module import PromptCheckpointDataModule
+    from ...datamodules.dnd.snapshots import SnapshotStore
+    from ...datamodules.dnd.token_rows import RowStream
+    from .bank_pairs import BankPairs
+    from .batched_lora import BatchedLoRA
+
+LOSSES = ("tokens", "product")
+
+
+@COMMANDS.register("dnd train", paper="2506.16406")
+def train(
+    store: Path, out: Path, held_out: list[str], shapes: list[list[int]] | None = None, kernel_size: int = 3,
+    encoder: str = "minilm-l6", num_prompts: int = 32, prompt_length: int = 64, prompt_pool: int = 256,
+    dropout_draws: int = 3, chunk: int | None = None, steps: int = 1000, batch_size: int = 32, lr: float = 2e-4,
+    loss: str = "tokens", canonical: bool = False, retrieval: int = 0, llm_steps: int = 0, llm_tasks: int = 8,
+    llm_rows: int = 16, llm_lr: float = 1e-4, begin: Path | None = None, seed: int = 0,
+) -> None:  # fmt: skip
+    """Train a generator on a bank's snapshots; go on where an earlier call stopped.
+
+    Args:
+        store: folder of snapshots (`fulgurite dnd collect`).
+        out: folder for the generator, as `dnd adapt`, `dnd evaluate` and `dnd compare` take it.
+        held_out: tasks that it must not see: those of validation and of test.
+        shapes: the cascade; the first is prompts, tokens, channels, the last the weight tokens'.
+        kernel_size: side of every kernel; odd.
+        encoder: sentence encoder's model name.
+        num_prompts: prompts of a condition.
+        prompt_length: encoder tokens of a prompt.
+        prompt_pool: prompts of a task to draw from.
+        dropout_draws: dropout draws of the encoder to draw from.
+        chunk: width of a weight token; default the widest that fits.
+        steps: steps onto the snapshots.
+        batch_size: pairs of a step.
+        lr: learning rate.
+        loss: `tokens`, the published one, or `product`, the error of B A.
+        canonical: put every LoRA in one coordinate system first (B A stays as it is).
+        retrieval: nearest training tasks whose mean tokens the generator adds to; 0 is none.
+        llm_steps: steps through the frozen model after those, on the training tasks' labels.
+        llm_tasks: tasks of such a step.
+        llm_rows: labelled rows of each.
+        llm_lr: their learning rate.
+        begin: a trained generator of the same make to begin with.
+        seed: seed of initial weights and draws.
+    """
+    import torch
+
+    from ...datamodules.dnd.token_batches import untokenize_batch
+    from .bank_training import Steps, onto_snapshots, through_the_model
+    from .generator import TrainedGenerator
+    from .hyperconv import HyperConvGenerator
+    from .retrieval import RetrievalGenerator
+
+    if (out / "generator.json").is_file():
+        return
+    if loss not in LOSSES:
+        raise UserError(f"--loss is '{loss}': {' or '.join(LOSSES)}")
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    pairs = open_pairs(
+        store, held_out, canonical=canonical, encoder=encoder, num_prompts=num_prompts, prompt_length=prompt_length,
+        prompt_pool=prompt_pool, dropout_draws=dropout_draws, chunk=chunk, seed=seed,
+    )  # fmt: skip
+    tokenizer = pairs.data.tokenizer
+    assert tokenizer is not None
+    first, last = pairs.condition_shape, [tokenizer.num_tokens, *tokenizer.token_shape]
+    shapes = shapes or [first, last]
+    for wanted, got, end in ((first, shapes[0], "first"), (last, shapes[-1], "last")):
+        if list(got) != wanted:
+            raise UserError(f"--shapes: the {end} shape is {list(got)}, this bank needs {wanted}")
+    torch.manual_seed(seed)
+    network: torch.nn.Module
+    if retrieval:
+        network = retriever = RetrievalGenerator(shapes, kernel_size, len(pairs.tasks), retrieval).to(pairs.device)
+        retriever.fill(pairs.keys_KC, pairs.means_KTHW)
+    else:
+        network = HyperConvGenerator(shapes, kernel_size).to(pairs.device)
+    if begin is not None:
+        network.load_state_dict(TrainedGenerator.load(begin).network.state_dict())
+    out.mkdir(parents=True, exist_ok=True)
+    if steps:
+        say = sayer(console, f"{out.name}, onto snapshots", steps)
+        onto_snapshots(network, pairs, Steps(steps, batch_size, lr), loss, out / "tokens.resume", say)
+    if llm_steps:
+        model, streams = open_model(pairs, llm_rows, seed)
+
+        def stack_of(condition: torch.Tensor, task: torch.Tensor) -> dict[str, torch.Tensor]:
+            tokens = network(condition, task) if retrieval else network(condition)
+            return untokenize_batch(tokenizer, tokens)
+
+        say = sayer(console, f"{out.name}, through the model", llm_steps)
+        through_the_model(
+            network, stack_of, model, pairs, streams, Steps(llm_steps, llm_tasks, llm_lr), out / "model.resume", say
+        )
+    cascade: dict[str, Any] = {"shapes": [list(s) for s in shapes], "kernel_size": kernel_size}
+    if retrieval:
+        cascade["retrieval"] = retrieval
+    TrainedGenerator.of(network.cpu(), pairs.data, cascade).save(out)
+
+
+def open_pairs(store: Path, held_out: list[str], *, canonical: bool = False, **settings: Any) -> BankPairs:
+    """The training tasks' pairs, on the GPU if there is one."""
+    import torch
+
+    from ...datamodules.dnd.module import PromptCheckpointDataModule
+    from .bank_pairs import BankPairs
+
+    data: PromptCheckpointDataModule = PromptCheckpointDataModule(str(store), held_out, **settings)
+    return BankPairs(data, torch.device("cuda" if torch.cuda.is_available() else "cpu"), canonical)
+
+
+def open_model(pairs: BankPairs, rows: int, seed: int, max_length: int = 160) -> tuple[BatchedLoRA, list[RowStream]]:
+    """The frozen base model, and the training tasks' labelled rows."""
+    from ...datamodules.dnd.tasks import load_task
+    from ...datamodules.dnd.token_rows import RowStream, token_rows
+    from .batched_lora import BatchedLoRA
+
+    snapshots: SnapshotStore = pairs.data.snapshots
+    manifest = snapshots.manifest
+    model = BatchedLoRA(manifest["base_model"], manifest["adapter_config"], pairs.device)
+    streams = []
+    for task in pairs.tasks:
+        entry = manifest["tasks"][task.name]
+        examples = load_task(entry["spec"], limit=entry["limit"], seed=entry["seed"]).train
+        streams.append(RowStream(token_rows(model.tokenizer, snapshots.text, examples, max_length), rows, seed))
+    return model, streams
+
+
+def sayer(console: Console, what: str, steps: int) -> Callable[[int, float], None]:
+    """Prints a step and its loss."""
+    begun = time.monotonic()
+
+    def say(step: int, loss: float) -> None:
+        console.print(f"{what}: step {step} of {steps}, loss {loss:.4f}, {time.monotonic() - begun:.0f} s")
+
+    return say
