@@ -52,7 +52,9 @@ class TaskBank:
             kinds = _read_kinds(folder / "meta.json")
         for spec in named:
             if spec in self._specs:
-                raise UserError(f"task '{spec}' is in {folder} and among the named ones\nRename the file, or leave one.")
+                raise UserError(
+                    f"task '{spec}' is in {folder} and among the named ones\nRename the file, or leave one."
+                )
             self._specs[spec] = spec
         self._kinds = {name: str(kinds.get(name, {}).get("kind", name)) for name in self._specs}
 
@@ -121,7 +123,7 @@ def _read_kinds(file: Path) -> Mapping[str, Mapping[str, str]]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{file}: can't be read: {error}\nIt tells kinds: {{NAME: {{\"kind\": ...}}}}") from None
+        raise UserError(f'{file}: can\'t be read: {error}\nIt tells kinds: {{NAME: {{"kind": ...}}}}') from None
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise UserError(f'{file}: has to be an object of {{NAME: {{"kind": ...}}}}')
     return content

@@ -46,7 +46,7 @@ class RowStream:
 
     def __init__(self, rows: Sequence[Row], batch_size: int, seed: int) -> None:
         self._draws, self.batch_size = Shuffled(rows, seed), batch_size
-        self.mean_length = sum(len(p) + len(a) for p, a in rows) / len(rows)
+        self.longest = max(len(p) + len(a) for p, a in rows)
 
     def row(self, place: int) -> Row:
         """One row of the stream."""

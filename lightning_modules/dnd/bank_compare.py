@@ -14,7 +14,6 @@ from ...datamodules.files import write_json
 from ...registry import COMMANDS, UserError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from ...datamodules.dnd.conditions import PromptEncoder
@@ -39,7 +38,8 @@ def compare(
 
     Args:
         store: folder of snapshots, those of the held-out tasks included (their own LoRAs are the ceiling).
-        variants: folders of generators (`dnd train`) and mixers (`dnd mix`), called by their names; the published first.
+        variants: folders of generators (`dnd train`) and mixers (`dnd mix`), called by their names, the published
+            one first.
         test: held-out tasks that are reported.
         out: folder for the scores and results.json.
         val: held-out tasks that choose the best variant.
@@ -75,7 +75,9 @@ def compare(
     model = BatchedLoRA(snapshots.manifest["base_model"], snapshots.manifest["adapter_config"], device)
     guide = next((v for v in made.values() if isinstance(v, TrainedGenerator)), None)
     if guide is None:
-        raise UserError("--variants: one of them has to be a generator (dnd train): its coverage finds the nearest task")
+        raise UserError(
+            "--variants: one of them has to be a generator (dnd train): its coverage finds the nearest task"
+        )
     for variant in made.values():
         variant.to(device) if isinstance(variant, TrainedGenerator) else variant.network.to(device)
     encoder = guide.encoder()
@@ -112,7 +114,9 @@ def _check_held_out(
         if seen:
             raise UserError(f"{label}: was trained on '{sorted(seen)[0]}', which is not held out then")
         if list(variant.meta["tasks"]) != training:
-            raise UserError(f"{label}: was trained on other tasks than the first variant, and can't be compared with it")
+            raise UserError(
+                f"{label}: was trained on other tasks than the first variant, and can't be compared with it"
+            )
 
 
 def _stamps(folders: list[Path]) -> list[int]:
@@ -132,6 +136,8 @@ class _Work:
         self.training, self.draws, self.mismatched, self.averaged = training, draws, mismatched, averaged
         self.at_once, self.seed = at_once, seed
         self._prompts: dict[str, list[str]] = {}
+        self._conditions: dict[tuple[str, int], Tensor] = {}
+        self._loras = {name: self._placed(snapshots.load(name)) for name in training}
 
     def score(self, name: str, task: Task, num_test: int, shots: int, multi_task: Path | None) -> dict[str, Any]:
         """{"choice": method -> scores, "exact_match": method -> scores, "nearest": task, "examples": number}."""
@@ -150,7 +156,9 @@ class _Work:
 
         note("base", score_together(self.model, None, form, examples))
         solved = task.train[:shots]
-        note(f"{shots} solved examples", score_together(self.model, None, form, examples, shots=solved, max_length=1024))
+        note(
+            f"{shots} solved examples", score_together(self.model, None, form, examples, shots=solved, max_length=1024)
+        )
         waiting: list[tuple[str, Mapping[str, Tensor]]] = []
         for method, state in self._adapters(name, unlabelled, near, multi_task):
             if waiting and (len(waiting) == self.at_once or _rank(waiting[0][1]) != _rank(state)):
@@ -180,32 +188,43 @@ class _Work:
         """(method, adapter), those of one rank one after the other."""
         from safetensors.torch import load_file
 
-        for other in self.training:
-            state = self.snapshots.load(other)
+        for other, state in self._loras.items():
             yield OTHERS, state
             if other == near:
                 yield NEAREST, state
-        yield "soup of all LoRAs", self.snapshots.soup(self.training)
-        yield OWN, self.snapshots.load(name)
+        yield "soup of all LoRAs", self._placed(self.snapshots.soup(self.training))
+        yield OWN, self._placed(self.snapshots.load(name))
         if multi_task is not None:
-            yield MULTI_TASK, load_file(multi_task)
+            yield MULTI_TASK, self._placed(load_file(multi_task))
+        self._conditions.clear()
         foreign = [near, *(t for t in self.training[:: max(1, len(self.training) // self.mismatched)] if t != near)]
         for label, variant in self.made.items():
             for draw in range(self.draws):
-                yield label, self._made(variant, unlabelled, self.seed + draw)
+                yield label, self._made(variant, name, unlabelled, self.seed + draw)
             if self.averaged and hasattr(variant, "generate"):
-                states = [self._made(variant, unlabelled, self.seed + d) for d in range(self.averaged)]
+                states = [self._made(variant, name, unlabelled, self.seed + d) for d in range(self.averaged)]
                 yield f"{label}, {AVERAGED}", {k: sum(s[k] for s in states) / len(states) for k in states[0]}
             for other in foreign[: self.mismatched]:
-                yield f"{label}, {MISMATCHED}", self._made(variant, self._prompts_of(other), self.seed)
+                yield f"{label}, {MISMATCHED}", self._made(variant, other, self._prompts_of(other), self.seed)
 
-    def _made(self, variant: Any, prompts: list[str], seed: int) -> Mapping[str, torch.Tensor]:
-        condition_NLC = self.encoder.encode(self.guide.choose(prompts, seed))[0]
-        if hasattr(variant, "generate"):
-            adapter: Mapping[str, torch.Tensor] = variant.adapter(variant.generate(condition_NLC))
-        else:
-            adapter = variant.adapter(condition_NLC)
-        return adapter
+    def _placed(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.to(self.model.device) for key, value in state.items()}
+
+    def _made(self, variant: Any, task: str, prompts: list[str], seed: int) -> Mapping[str, Tensor]:
+        """A variant's adapter, made on the device from N of the prompts, the same for all variants."""
+        import torch
+
+        if (task, seed) not in self._conditions:
+            chosen = self.encoder.encode(self.guide.choose(prompts, seed))[0]
+            self._conditions[task, seed] = chosen.to(self.model.device)
+        condition_NLC = self._conditions[task, seed]
+        if not hasattr(variant, "generate"):
+            mixed: Mapping[str, Tensor] = variant.adapter(condition_NLC)
+            return mixed
+        with torch.no_grad():
+            tokens_THW = variant.network.eval()(condition_NLC.unsqueeze(0))[0]
+        made: Mapping[str, Tensor] = variant.adapter(tokens_THW)
+        return made
 
     def _prompts_of(self, name: str) -> list[str]:
         from ...datamodules.dnd.tasks import load_task

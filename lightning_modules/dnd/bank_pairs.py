@@ -1,7 +1,7 @@
 """A bank's pairs on the device they are trained on: conditions and snapshots drawn there, nothing copied a step.
 
-Axis legend: B batch, N prompts, L text token, C channel, D dropout draw, P prompt, S snapshot, T weight token, H rank + 2,
-W chunk + 2, K training task.
+Axis legend: B batch, N prompts, L text token, C channel, D dropout draw, P prompt, S snapshot, T weight token,
+H rank + 2, W chunk + 2, K training task.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class BankPairs:
 
         tokenizer = self.data.tokenizer
         assert tokenizer is not None
-        reference = tokenizer.detokenize(self.data.tasks[0].tokens_STHW[-1])
+        reference = tokenizer.detokenize(self.data.tasks[0].tokens_STHW[-1].to(self.device))
         for task in self.data.tasks:
-            turned = (align(tokenizer.detokenize(tokens), reference) for tokens in task.tokens_STHW)
-            task.tokens_STHW = torch.stack([tokenizer.tokenize(state) for state in turned])
+            turned = (align(tokenizer.detokenize(t.to(self.device)), reference) for t in task.tokens_STHW)
+            task.tokens_STHW = torch.stack([tokenizer.tokenize(state).cpu() for state in turned])
         self.data.token_weight_T = token_weights(t.tokens_STHW for t in self.data.tasks)
 
     def condition(self, task: int, rng: numpy.random.Generator) -> Tensor:

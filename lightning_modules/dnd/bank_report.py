@@ -88,8 +88,8 @@ def bank_results(
     ahead = "ahead of" if gap["difference_low"] > 0 else "behind" if gap["difference_high"] < 0 else "level with"
     chosen = f" (chosen by {', '.join(val)})" if val else ""
     statements = [
-        f"Over {len(tasks)} held-out tasks of {len({kinds[t] for t in tasks})} kinds the best of our variants{chosen} is "
-        f"`{best}` with {gap['mean']:.3f}: {ahead} the best control without labels, {rival} "
+        f"Over {len(tasks)} held-out tasks of {len({kinds[t] for t in tasks})} kinds the best of our variants{chosen} "
+        f"is `{best}` with {gap['mean']:.3f}: {ahead} the best control without labels, {rival} "
         f"({found[rival]['mean']:.3f}), by {gap['difference']:+.3f} ({gap['difference_low']:+.3f} to "
         f"{gap['difference_high']:+.3f})."
     ]
@@ -102,8 +102,8 @@ def bank_results(
                 f"{g['difference']:+.3f} ({g['difference_low']:+.3f} to {g['difference_high']:+.3f})."
             )
     note = (
-        "Score: likelihood of the choices, exact match where a task has none. Intervals: bootstrap over tasks and prompt "
-        f"draws, {SAMPLES} samples; differences in pairs. The last lines of the second table are the validation tasks."
+        "Score: likelihood of the choices, exact match where a task has none. Intervals: bootstrap over tasks and "
+        f"prompt draws, {SAMPLES} samples; differences in pairs. The last lines of the second table are the validation tasks."
     )
     return {
         "metrics": {f"test/choice/{m.replace(' ', '_').replace(',', '')}": r["mean"] for m, r in found.items()},

@@ -132,7 +132,7 @@ def _descend(module: nn.Module, step_loss: Callable[[int], Tensor], steps: Steps
             _save(file, module, optimizer, step + 1)
         if time.monotonic() - noted > 2 or step + 1 == steps.steps:
             noted = time.monotonic()
-            say(step + 1, float(loss))
+            say(step + 1, float(loss.detach()))
     module.eval()
     file.unlink(missing_ok=True)
 

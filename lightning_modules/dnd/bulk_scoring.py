@@ -1,9 +1,9 @@
 """Scores of many adapters on one task, all in one forward pass.
 
-The same two scores as in scoring.py: likelihood of the choices, and exact match. Exact match is teacher-forced here: each
-of the right answer's tokens has to be the most likely one after the tokens before, which is what greedy decoding asks for
-too, and needs no loop. Axis legend: K adapter, E example, P prompt row, T text token, A answer token, C answer row,
-S selected token, D hidden.
+The same two scores as in scoring.py: likelihood of the choices, and exact match. Exact match is teacher-forced here:
+each of the right answer's tokens has to be the most likely one after the tokens before, which is what greedy decoding
+asks for too, and needs no loop. Axis legend: K adapter, E example, P prompt row, T text token, A answer token, C answer
+row, S selected token, D hidden.
 """
 
 from __future__ import annotations

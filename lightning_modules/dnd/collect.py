@@ -13,7 +13,6 @@ from ...datamodules.files import write_json
 from ...registry import COMMANDS, UserError
 
 if TYPE_CHECKING:
-    from ...datamodules.dnd.bank import TaskBank
     from ...datamodules.dnd.snapshots import SnapshotStore
     from ...datamodules.dnd.token_rows import RowStream
 
@@ -75,7 +74,8 @@ def collect(
         entry_name(name, seed, seeds): {
             "spec": found.spec(name), "task": name, "kind": found.kind(name), "limit": limit, "seed": 0,
             "order_seed": seed, "steps": list(range(steps - num_snapshots + 1, steps + 1)),
-            "trained": {"steps": steps, "batch_size": batch_size, "lr": lr, "max_length": max_length, "init": init_seed},
+            "trained": {"steps": steps, "batch_size": batch_size, "lr": lr, "max_length": max_length,
+                        "init_seed": init_seed},
         }
         for seed in seeds for name in names
     }  # fmt: skip
@@ -135,9 +135,8 @@ def _open_store(store: SnapshotStore, base_model: str, config: Any, form: Any, e
 def _groups(streams: Mapping[str, RowStream], tokens_at_once: int) -> Iterator[list[str]]:
     """Names of similar row lengths, as many as fit; a group has at least one."""
     group: list[str] = []
-    for name in sorted(streams, key=lambda n: streams[n].mean_length):
-        widest = streams[name].mean_length * 1.5  # a batch is padded to its longest row
-        if group and (len(group) + 1) * streams[name].batch_size * widest > tokens_at_once:
+    for name in sorted(streams, key=lambda n: streams[n].longest):  # a batch is padded to its longest row
+        if group and (len(group) + 1) * streams[name].batch_size * streams[name].longest > tokens_at_once:
             yield group
             group = []
         group.append(name)

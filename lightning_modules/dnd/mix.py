@@ -30,11 +30,14 @@ def mix(
     shared_lr: float = 1e-3, steps: int = 300, tasks: int = 8, rows: int = 16, lr: float = 5e-4, nearest: int = 4,
     seed: int = 0,
 ) -> None:  # fmt: skip
-    """Train a multi-task LoRA (a control), then a mixer that begins at it; go on where an earlier call stopped.
+    """Train a multi-task LoRA, then a mixer that begins at it; go on where an earlier call stopped.
+
+    The multi-task LoRA also goes on by itself, at a fifth of the rate, for as many rows as the mixer sees: that is the
+    control.
 
     Args:
         store: folder of snapshots (`fulgurite dnd collect`).
-        out: folder for multi_task.safetensors, mixer.safetensors and mixer.json.
+        out: folder for multi_task.safetensors (the control), mixer.safetensors and mixer.json.
         held_out: tasks that neither must see.
         encoder: sentence encoder's model name.
         num_prompts: prompts of a condition.
@@ -70,21 +73,24 @@ def mix(
     snapshots = pairs.data.snapshots
     rank = int(snapshots.manifest["adapter_config"]["r"])
     out.mkdir(parents=True, exist_ok=True)
-    shared_file = out / "multi_task.safetensors"
-    if not shared_file.is_file():
-        settings = BulkSettings(rank, shared_steps, num_snapshots=1, lr=shared_lr, init_seed=seed)
-        say = sayer(console, "multi-task LoRA", shared_steps)
+    control, shared = out / "multi_task.safetensors", out / "shared.safetensors"
+    if not control.is_file():
+        more = steps * tasks * rows // shared_rows  # the control sees as many rows as the mixer in the end
+        settings = BulkSettings(rank, shared_steps + more, num_snapshots=more + 1, lr=shared_lr, init_seed=seed)
+        say = sayer(console, "multi-task LoRA", settings.steps)
         mixed: Any = MixedStream(streams, shared_rows)
 
         def keep(k: int, step: int, state: Mapping[str, torch.Tensor]) -> None:
-            with atomic_write(shared_file) as temporary:
-                save_file({key: value.float().cpu().contiguous() for key, value in state.items()}, temporary)
+            for file, last in ((shared, shared_steps), (control, settings.steps)):
+                if step == last:
+                    with atomic_write(file) as temporary:
+                        save_file({key: value.float().cpu().contiguous() for key, value in state.items()}, temporary)
 
         resume = out / "multi_task.resume"
         train_together(model, [mixed], settings, resume, keep, lambda step, losses: say(step, losses[0]))
     torch.manual_seed(seed)
     adapters = [snapshots.load(t.name) for t in pairs.tasks]
-    mixer = AdapterMixer(adapters, pairs.keys_KC.cpu(), load_file(shared_file), nearest).to(pairs.device)
+    mixer = AdapterMixer(adapters, pairs.keys_KC.cpu(), load_file(shared), nearest).to(pairs.device)
     say = sayer(console, f"{out.name}, through the model", steps)
     through_the_model(mixer, mixer, model, pairs, streams, Steps(steps, tasks, lr), out / "mixer.resume", say)
     with atomic_write(out / "mixer.safetensors") as temporary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,6 @@ from ...registry import COMMANDS, UserError
 if TYPE_CHECKING:
     import torch
 
-    from ...datamodules.dnd.module import PromptCheckpointDataModule
     from ...datamodules.dnd.snapshots import SnapshotStore
     from ...datamodules.dnd.token_rows import RowStream
     from .bank_pairs import BankPairs
@@ -113,13 +113,26 @@ def train(
 
 
 def open_pairs(store: Path, held_out: list[str], *, canonical: bool = False, **settings: Any) -> BankPairs:
-    """The training tasks' pairs, on the GPU if there is one."""
+    """The training tasks' pairs, on the GPU if there is one; the last ones are kept for a next training in the process.
+
+    Args:
+        store: folder of snapshots.
+        held_out: tasks to leave out.
+        canonical: put all snapshots in one coordinate system first.
+        settings: of `PromptCheckpointDataModule`.
+    """
+    pairs: BankPairs = _open_pairs(store, tuple(held_out), canonical, tuple(sorted(settings.items())))
+    return pairs
+
+
+@functools.lru_cache(maxsize=1)
+def _open_pairs(store: Path, held_out: tuple[str, ...], canonical: bool, settings: tuple[tuple[str, Any], ...]) -> Any:
     import torch
 
     from ...datamodules.dnd.module import PromptCheckpointDataModule
     from .bank_pairs import BankPairs
 
-    data: PromptCheckpointDataModule = PromptCheckpointDataModule(str(store), held_out, **settings)
+    data = PromptCheckpointDataModule(str(store), list(held_out), **dict(settings))
     return BankPairs(data, torch.device("cuda" if torch.cuda.is_available() else "cpu"), canonical)
 
 

@@ -14,8 +14,9 @@ _WHAT = 'examples, one a line: {"prompt": ..., "response": ..., "choices": [...]
 def load(name: str, path: Path, *, limit: int | None, seed: int) -> Task:
     """The task of a JSONL file.
 
-    Each file may be packed as `.jsonl.xz`. `X.train.jsonl` is read together with `X.test.jsonl`, and with `X.val.jsonl` if it is there (otherwise a tenth of
-    the training prompts, by sha1); training prompts that are also tested on are left out. Any other file is split
+    `X.train.jsonl` is read together with `X.test.jsonl`, and with `X.val.jsonl` if it is there (otherwise a tenth of
+    the training prompts, by sha1); training prompts that are also tested on are left out. Each of them may be packed,
+    as `X.train.jsonl.xz`. Any other file is split
     80/10/10 by the sha1 of the prompt. Repeated examples are dropped.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Many LoRAs in one pass are the LoRAs that one-by-one training with PEFT makes; their scores are those of scoring.py."""
+"""Many LoRAs in one pass are those that one-by-one training with PEFT makes; their scores are those of scoring.py."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 
 from fulgurite.datamodules.dnd.examples import Example
 from fulgurite.datamodules.dnd.text import TextFormat, collate
-from fulgurite.datamodules.draws import Shuffled
 from fulgurite.datamodules.dnd.token_rows import RowStream, token_rows
+from fulgurite.datamodules.draws import Shuffled
 from fulgurite.lightning_modules.dnd.adapted import AdaptedModel
 from fulgurite.lightning_modules.dnd.batched_lora import BatchedLoRA
 from fulgurite.lightning_modules.dnd.bulk import BulkSettings, train_together
@@ -62,7 +62,9 @@ def test_training_together_is_training_one_by_one_with_peft(model: BatchedLoRA, 
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
         for key, value in alone.state().items():
-            torch.testing.assert_close(together[k][key], value, rtol=2e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(
+                together[k][key], value, rtol=2e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}"
+            )
             assert ".lora_A." in key or value.abs().max() > 1e-3, "nothing was learned"
 
 
