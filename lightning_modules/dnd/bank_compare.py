@@ -31,7 +31,8 @@ AVERAGED, MISMATCHED = "mean of its draws", "mismatched prompts"
 @COMMANDS.register("dnd compare", paper="2506.16406")
 def compare(
     store: Path, variants: list[Path], test: list[str], out: Path, val: list[str] | None = None,
-    multi_task: Path | None = None, num_test: int = 200, draws: int = 3, shots: int = 4, mismatched: int = 3,
+    multi_task: Path | None = None, num_test: int = 200, num_recovery: int = 100,
+    draws: int = 3, shots: int = 4, mismatched: int = 3,
     averaged: int = 8, at_once: int = 12, seed: int = 0,
 ) -> None:  # fmt: skip
     """Score generators, mixers and controls on held-out tasks, many adapters at once; go on where it stopped.
@@ -45,6 +46,7 @@ def compare(
         val: held-out tasks that choose the best variant.
         multi_task: the multi-task LoRA's file (`dnd mix` writes it).
         num_test: test examples of each task.
+        num_recovery: test examples of each training task, for what the variants give back of its LoRA; 0 leaves it out.
         draws: prompt draws of each variant.
         shots: solved examples for in-context learning (the labels that no variant gets).
         mismatched: training tasks whose prompts are given to the variants instead; the nearest is one of them.
@@ -56,7 +58,7 @@ def compare(
 
     from ...datamodules.dnd.snapshots import SnapshotStore
     from ...datamodules.dnd.tasks import load_task
-    from .bank_report import bank_results
+    from .bank_report import bank_results, given_back
     from .batched_lora import BatchedLoRA
     from .generator import TrainedGenerator
     from .mix import TrainedMixer
@@ -94,6 +96,16 @@ def compare(
         scores[name] = json.loads(file.read_text(encoding="utf-8"))
         shown = ", ".join(f"{m} {sum(v) / len(v):.2f}" for m, v in scores[name]["choice"].items())
         console.print(f"{name}: {shown}")
+    known: dict[str, dict[str, Any]] = {}
+    for name in training:
+        mark = hashlib.sha256(json.dumps([name, num_recovery, seed, _stamps(variants)]).encode()).hexdigest()[:12]
+        file = out / "scores" / f"known-{name.replace('/', '-').replace(':', '-')}-{mark}.json"
+        if num_recovery and not file.is_file():
+            entry = snapshots.manifest["tasks"][name]
+            task = load_task(entry["spec"], limit=entry["limit"], seed=entry["seed"])
+            write_json(file, work.recover(name, task, num_recovery))
+        if num_recovery:
+            known[name] = json.loads(file.read_text(encoding="utf-8"))
     kinds = {name: snapshots.manifest["tasks"][name].get("kind", name) for name in [*test, *val]}
     both = [
         {m: {t: scores[t][measure][m] for t in scores} for m in scores[test[0]][measure]}
@@ -101,6 +113,10 @@ def compare(
     ]
     names = [n for m in made for n in (m, f"{m}, {AVERAGED}") if n in both[0]]
     results = bank_results(both[0], both[1], test, val, names, kinds)
+    back = given_back(known, list(made))
+    for part in ("statements", "tables"):
+        results[part] += back[part]
+    results["metrics"] |= back["metrics"]
     write_json(out / "results.json", {"schema_version": 1, **results})
 
 
@@ -169,6 +185,29 @@ class _Work:
             others = values.pop(OTHERS)
             values[MEAN], values[BEST] = [sum(others) / len(others)], [max(others)]
         return {**found, "nearest": near, "cosine": cosine, "floor": floor, "examples": len(examples)}
+
+    def recover(self, name: str, task: Task, num_test: int) -> dict[str, float]:
+        """Base, own LoRA and each variant on a training task, the variants fed with prompts that they never saw."""
+        from .bulk_scoring import score_together
+
+        examples, form = task.test[:num_test], self.snapshots.text
+        unseen = list(dict.fromkeys(e.prompt for e in task.val))
+        found: dict[str, float] = {}
+
+        def note(method: str, result: Any, k: int = 0) -> None:
+            right_KE = result.exact_KE if result.choice_KE is None else result.choice_KE
+            found[method] = float(right_KE[k].float().mean())
+
+        note("base", score_together(self.model, None, form, examples))
+        self._conditions.clear()
+        waiting: list[tuple[str, Mapping[str, Tensor]]] = [(OWN, self._loras[name])]
+        for label, variant in self.made.items():
+            state = self._made(variant, name, unseen, self.seed)
+            if _rank(waiting[0][1]) != _rank(state):
+                self._flush(waiting, form, examples, note)
+            waiting.append((label, state))
+        self._flush(waiting, form, examples, note)
+        return found
 
     def _flush(self, waiting: list[tuple[str, Any]], form: Any, examples: Any, note: Any) -> None:
         import torch

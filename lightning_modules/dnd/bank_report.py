@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 
 SAMPLES = 2000
+LEAST_GAIN = 0.05  # of an own LoRA over the base model, below which a share of it says nothing
 LABELS = ("own LoRA", "4 solved examples")
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
@@ -103,7 +104,7 @@ def bank_results(
             )
     note = (
         "Score: likelihood of the choices, exact match where a task has none. Intervals: bootstrap over tasks and "
-        f"prompt draws, {SAMPLES} samples; differences in pairs. The last lines of the second table are the validation tasks."
+        f"prompt draws, {SAMPLES} samples; differences in pairs. The second table ends with the validation tasks."
     )
     return {
         "metrics": {f"test/choice/{m.replace(' ', '_').replace(',', '')}": r["mean"] for m, r in found.items()},
@@ -113,3 +114,33 @@ def bank_results(
             {"title": "Task by task", "columns": ["task", "kind", *choice], "rows": per_task, "note": ""},
         ],
     }
+
+
+def given_back(known: Mapping[str, Mapping[str, float]], variants: Sequence[str]) -> dict[str, Any]:
+    """What the variants give back of their training tasks' LoRAs, from prompts that they never saw.
+
+    Args:
+        known: training task -> {"base", "own LoRA", each variant} -> score.
+        variants: names of the variants.
+
+    Returns:
+        Statements, tables and metrics to add to the results; none if nothing was scored.
+    """
+    gaining = [t for t, s in known.items() if s["own LoRA"] - s["base"] > LEAST_GAIN]
+    if not gaining:
+        return {"statements": [], "tables": [], "metrics": {}}
+    shares = {
+        v: float(
+            numpy.mean([(known[t][v] - known[t]["base"]) / (known[t]["own LoRA"] - known[t]["base"]) for t in gaining])
+        )
+        for v in variants
+    }
+    told = ", ".join(f"`{v}` {share:.0%}" for v, share in shares.items())
+    text = (
+        f"Of the gain of its training tasks' LoRAs (mean over the {len(gaining)} of {len(known)} that gain more than "
+        f"{LEAST_GAIN}) a variant gives back, from prompts that it never saw: {told}."
+    )
+    columns = ["training task", "base", "own LoRA", *variants]
+    rows = [[t, *(s[m] for m in columns[1:])] for t, s in known.items()]
+    table = {"title": "Training tasks, prompts never seen", "columns": columns, "rows": rows, "note": ""}
+    return {"statements": [text], "tables": [table], "metrics": {f"test/given_back/{v}": s for v, s in shares.items()}}
