@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ def compare(
     store: Path, variants: list[Path], test: list[str], out: Path, val: list[str] | None = None,
     multi_task: Path | None = None, num_test: int = 200, num_recovery: int = 100,
     draws: int = 3, shots: int = 4, mismatched: int = 3,
-    averaged: int = 8, at_once: int = 12, seed: int = 0,
+    averaged: int = 8, few: list[int] | None = None, at_once: int = 12, seed: int = 0,
 ) -> None:  # fmt: skip
     """Score generators, mixers and controls on held-out tasks, many adapters at once; go on where it stopped.
 
@@ -51,6 +52,7 @@ def compare(
         shots: solved examples for in-context learning (the labels that no variant gets).
         mismatched: training tasks whose prompts are given to the variants instead; the nearest is one of them.
         averaged: draws whose mean adapter makes a row of its own, for generators; 0 leaves it out.
+        few: numbers of different prompts, each of which makes a row: so many of a task's prompts, repeated in turn.
         at_once: adapters of a forward pass.
         seed: of the draws.
     """
@@ -83,11 +85,13 @@ def compare(
     for variant in made.values():
         variant.to(device) if isinstance(variant, TrainedGenerator) else variant.network.to(device)
     encoder = guide.encoder()
-    work = _Work(model, snapshots, made, guide, encoder, training, draws, mismatched, averaged, at_once, seed)
+    work = _Work(
+        model, snapshots, made, guide, encoder, training, draws, mismatched, averaged, few or [], at_once, seed
+    )
     scores: dict[str, dict[str, Any]] = {}
     for name in [*test, *val]:
         entry = snapshots.manifest["tasks"][name]
-        asked = [str(f) for f in variants], training, num_test, draws, shots, mismatched, averaged, seed
+        asked = [str(f) for f in variants], training, num_test, draws, shots, mismatched, averaged, few, seed
         mark = hashlib.sha256(json.dumps([name, asked, _stamps(variants)]).encode()).hexdigest()[:12]
         file = out / "scores" / f"{name.replace('/', '-').replace(':', '-')}-{mark}.json"
         if not file.is_file():
@@ -146,11 +150,11 @@ class _Work:
     def __init__(
         self, model: BatchedLoRA, snapshots: SnapshotStore, made: Mapping[str, TrainedGenerator | TrainedMixer],
         guide: TrainedGenerator, encoder: PromptEncoder, training: list[str], draws: int, mismatched: int,
-        averaged: int, at_once: int, seed: int,
+        averaged: int, few: list[int], at_once: int, seed: int,
     ) -> None:  # fmt: skip
         self.model, self.snapshots, self.made, self.guide, self.encoder = model, snapshots, made, guide, encoder
         self.training, self.draws, self.mismatched, self.averaged = training, draws, mismatched, averaged
-        self.at_once, self.seed = at_once, seed
+        self.few, self.at_once, self.seed = few, at_once, seed
         self._prompts: dict[str, list[str]] = {}
         self._conditions: dict[tuple[str, int], Tensor] = {}
         self._loras = {name: self._placed(snapshots.load(name)) for name in training}
@@ -243,6 +247,9 @@ class _Work:
             if self.averaged and hasattr(variant, "generate"):
                 states = [self._made(variant, name, unlabelled, self.seed + d) for d in range(self.averaged)]
                 yield f"{label}, {AVERAGED}", {k: sum(s[k] for s in states) / len(states) for k in states[0]}
+            for count in self.few:
+                some = random.Random(self.seed).sample(unlabelled, min(count, len(unlabelled)))
+                yield f"{label}, {count} prompts", self._made(variant, f"{name}, {count}", some, self.seed)
             for other in foreign[: self.mismatched]:
                 yield f"{label}, {MISMATCHED}", self._made(variant, other, self._prompts_of(other), self.seed)
 

@@ -12,7 +12,7 @@ import numpy
 
 SAMPLES = 2000
 LEAST_GAIN = 0.05  # of an own LoRA over the base model, below which a share of it says nothing
-LABELS = ("own LoRA", "4 solved examples")
+LABELS = ("own LoRA", "solved examples")  # ends of the methods that need labels
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 
@@ -82,8 +82,8 @@ def bank_results(
     per_task = [
         [t, kinds[t], *(float(numpy.mean(choice[m][t])) for m in choice)] for t in [*tasks, *val]
     ]  # fmt: skip
-    rivals = [m for m in found if m not in variants and m not in LABELS and not m.startswith("best ")]
-    rivals = [m for m in rivals if "mismatched" not in m]
+    ours = tuple(f"{v}," for v in variants)  # their rows on fewer or other prompts
+    rivals = [m for m in found if m not in variants and not m.endswith(LABELS) and not m.startswith(("best ", *ours))]
     rival = max(rivals, key=lambda m: found[m]["mean"])
     gap = intervals(choice, tasks, rival)[best]
     ahead = "ahead of" if gap["difference_low"] > 0 else "behind" if gap["difference_high"] < 0 else "level with"

@@ -59,7 +59,16 @@ def run(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scored(run: Path, out: Path, **settings: Any) -> dict[str, Any]:
     variants = [run / name for name in ("plain", "retrieval", "product", "through", "mixer")]
     control = run / "mixer" / "multi_task.safetensors"
-    small = {"num_test": 6, "num_recovery": 4, "draws": 2, "shots": 1, "mismatched": 2, "averaged": 2, "at_once": 3}
+    small = {
+        "num_test": 6,
+        "num_recovery": 4,
+        "draws": 2,
+        "shots": 1,
+        "mismatched": 2,
+        "averaged": 2,
+        "few": [1, 2],
+        "at_once": 3,
+    }
     compare(run / "store", variants, ["held"], out, ["chooses"], control, **{**small, **settings})
     results: dict[str, Any] = json.loads((out / "results.json").read_text())
     return results
@@ -130,6 +139,7 @@ def test_the_comparison_has_every_control_and_is_not_done_twice(
     for control in (
         "base", "1 solved examples", "LoRA of the nearest prompts", "soup of all LoRAs", "own LoRA", "multi-task LoRA",
         "mean of the training LoRAs", "plain, mismatched prompts", "plain, mean of its draws", "mixer",
+        "plain, 1 prompts",
     ):  # fmt: skip
         assert control in methods, control
     assert [row[0] for row in results["tables"][1]["rows"]] == ["held", "chooses"]
