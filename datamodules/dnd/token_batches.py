@@ -5,6 +5,7 @@ Axis legend: B batch, T weight token, H rank + 2, W chunk + 2, R LoRA rank, I wi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 import torch
@@ -63,8 +64,7 @@ def product_error(made: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> T
     for key, a in made.items():
         if matrix_side(key) == "B":
             continue
-        other = key.replace(".lora_A.", ".lora_B.")
-        b, c, d = made[other], wanted[key], wanted[other]
+        b, c, d = made[_other(key)], wanted[key], wanted[_other(key)]
         own = _inner(a, b, a, b)
         cross = _inner(a, b, c, d)
         target = _inner(c, d, c, d)
@@ -90,13 +90,20 @@ def align(state: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[
     Returns:
         PEFT key -> fp32; the product B A is that of `state`.
     """
+    alike: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for key, matrix in state.items():
+        if matrix_side(key) == "A":
+            alike[(*matrix.shape, *state[_other(key)].shape)].append(key)
     aligned = {}
-    for key, a_RI in state.items():
-        if matrix_side(key) == "B":
-            continue
-        other = key.replace(".lora_A.", ".lora_B.")
-        a, b, wanted = a_RI.double(), state[other].double(), reference[key].double()
-        turn_RR = torch.linalg.solve(a @ a.T, a @ wanted.T).T
-        aligned[key] = (turn_RR @ a).float()
-        aligned[other] = torch.linalg.solve(turn_RR.T, b.T).T.float().contiguous()
+    for keys in alike.values():  # one solve for all modules of a shape
+        a, wanted = (torch.stack([found[k] for k in keys]).double() for found in (state, reference))
+        b = torch.stack([state[_other(k)] for k in keys]).double()
+        turn = torch.linalg.solve(a @ a.mT, a @ wanted.mT).mT
+        turned_a, turned_b = (turn @ a).float(), torch.linalg.solve(turn.mT, b.mT).mT.float()
+        for i, key in enumerate(keys):
+            aligned[key], aligned[_other(key)] = turned_a[i], turned_b[i].contiguous()
     return aligned
+
+
+def _other(key: str) -> str:
+    return key.replace(".lora_A.", ".lora_B.")

@@ -229,6 +229,7 @@ class _Work:
         self, name: str, unlabelled: list[str], near: str, multi_task: Path | None
     ) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         """(method, adapter), those of one rank one after the other."""
+        import torch
         from safetensors.torch import load_file
 
         for other, state in self._loras.items():
@@ -246,7 +247,7 @@ class _Work:
                 yield label, self._made(variant, name, unlabelled, self.seed + draw)
             if self.averaged and hasattr(variant, "generate"):
                 states = [self._made(variant, name, unlabelled, self.seed + d) for d in range(self.averaged)]
-                yield f"{label}, {AVERAGED}", {k: sum(s[k] for s in states) / len(states) for k in states[0]}
+                yield f"{label}, {AVERAGED}", {k: torch.stack([s[k] for s in states]).mean(0) for k in states[0]}
             for count in self.few:
                 some = random.Random(self.seed).sample(unlabelled, min(count, len(unlabelled)))
                 yield f"{label}, {count} prompts", self._made(variant, f"{name}, {count}", some, self.seed)

@@ -68,9 +68,9 @@ class BatchedLoRA(nn.Module):
         place = resolve_model(base_model)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         with no_progress_bars():
-            self.model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype).to(device).eval()
+            self.model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(place)
-        self.model.requires_grad_(False)
+        self.model.to(device).eval().requires_grad_(False)
         for name in _RESCALED:
             if getattr(self.model.config, name, None) not in (None, 1, 1.0):
                 raise UserError(f"{base_model}: rescales its logits ({name}), which training in bulk does not know")

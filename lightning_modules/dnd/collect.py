@@ -70,7 +70,7 @@ def collect(
         "target_modules": SEVEN_LINEARS, "layers_to_transform": layers, "base_model_name_or_path": base_model,
     }  # fmt: skip
     form, store, console = TextFormat(), SnapshotStore(out), Console(stderr=True, highlight=False, soft_wrap=True)
-    entries = {
+    entries: dict[str, dict[str, Any]] = {
         entry_name(name, seed, seeds): {
             "spec": found.spec(name), "task": name, "kind": found.kind(name), "limit": limit, "seed": 0,
             "order_seed": seed, "steps": list(range(steps - num_snapshots + 1, steps + 1)),

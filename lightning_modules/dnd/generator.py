@@ -26,7 +26,7 @@ from ...datamodules.dnd.weight_tokens import WeightTokenizer
 from ...datamodules.files import atomic_write, write_json
 from ...registry import UserError
 from .hyperconv import HyperConvGenerator
-from .retrieval import RetrievalGenerator
+from .retrieval import RetrievalGenerator, SharedGenerator
 
 SCHEMA_VERSION = 1
 COVERAGE_DRAWS = 20
@@ -38,6 +38,14 @@ def draw_centroids(embedding_PC: Tensor, num_prompts: int) -> Tensor:
     orders = [torch.randperm(len(embedding_PC), generator=rng)[:num_prompts] for _ in range(COVERAGE_DRAWS)]
     means = torch.stack([embedding_PC[order.to(embedding_PC.device)].mean(0) for order in orders])
     return nn.functional.normalize(means, dim=-1)
+
+
+def build_network(cascade: Mapping[str, Any], num_tasks: int) -> nn.Module:
+    """An untrained network of `shapes` and `kernel_size`, with `retrieval` nearest tasks or on a `shared` adapter."""
+    made_of = (cascade["shapes"], cascade["kernel_size"])
+    if nearest := cascade.get("retrieval", 0):
+        return RetrievalGenerator(*made_of, num_tasks, nearest)
+    return SharedGenerator(*made_of) if cascade.get("shared") else HyperConvGenerator(*made_of)
 
 
 @dataclass
@@ -63,7 +71,7 @@ class TrainedGenerator:
         Args:
             network: the trained cascade.
             data: what it was trained on.
-            cascade: what the network is made of: `shapes`, `kernel_size`, and `retrieval` where it retrieves.
+            cascade: what the network is made of: as `build_network` takes it.
         """
         assert data.tokenizer is not None
         centroids_KC = torch.stack([t.centroid_C for t in data.tasks])
@@ -162,8 +170,6 @@ class TrainedGenerator:
             ) from None
         if meta.pop("schema_version", None) != SCHEMA_VERSION:
             raise UserError(f"{folder}: a generator of another schema; this fulgurite reads {SCHEMA_VERSION}")
-        made_of = (meta["shapes"], meta["kernel_size"])
-        nearest = meta.get("retrieval", 0)
-        network = RetrievalGenerator(*made_of, len(meta["tasks"]), nearest) if nearest else HyperConvGenerator(*made_of)
+        network = build_network(meta, len(meta["tasks"]))
         network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
         return cls(network, WeightTokenizer.from_layout(meta.pop("layout")), meta, tensors["centroids_KC"])

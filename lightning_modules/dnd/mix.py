@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 @COMMANDS.register("dnd mix", paper="2506.16406")
 def mix(
     store: Path, out: Path, held_out: list[str], encoder: str = "minilm-l6", num_prompts: int = 32,
-    prompt_length: int = 64, prompt_pool: int = 256, shared_steps: int = 400, shared_rows: int = 128,
+    prompt_length: int = 64, prompt_pool: int = 256, dropout_draws: int = 3, shared_steps: int = 400, shared_rows: int = 128,
     shared_lr: float = 1e-3, steps: int = 300, tasks: int = 8, rows: int = 16, lr: float = 5e-4, nearest: int = 4,
     seed: int = 0,
 ) -> None:  # fmt: skip
@@ -43,6 +43,7 @@ def mix(
         num_prompts: prompts of a condition.
         prompt_length: encoder tokens of a prompt.
         prompt_pool: prompts of a task to draw from.
+        dropout_draws: dropout draws of the encoder to draw from.
         shared_steps: steps of the multi-task LoRA.
         shared_rows: rows of such a step, over all training tasks.
         shared_lr: its learning rate.
@@ -65,7 +66,7 @@ def mix(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     pairs = open_pairs(
         store, held_out, encoder=encoder, num_prompts=num_prompts, prompt_length=prompt_length,
-        prompt_pool=prompt_pool, dropout_draws=0, seed=seed,
+        prompt_pool=prompt_pool, dropout_draws=dropout_draws, chunk=None, seed=seed,
     )  # fmt: skip
     if len(pairs.tasks) < 2:
         raise UserError(f"{store}: {len(pairs.tasks)} training task is left; a mixer needs two at least")

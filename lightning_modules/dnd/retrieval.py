@@ -1,4 +1,4 @@
-"""A generator that also reads the nearest tasks' adapters: it adds its output to their weighted mean.
+"""Generators that do not begin at nothing: they add to the nearest tasks' adapters, or to one adapter of all tasks.
 
 Axis legend: B batch, N prompts, L text token, C channel, T weight token, H rank + 2, W chunk + 2, K training task.
 """
@@ -75,4 +75,27 @@ class RetrievalGenerator(nn.Module):
             weight_BK = self.lookup(condition_BNLC, own_B)
             mean_BTHW = (weight_BK @ self.memory_KTHW.flatten(1)).view(-1, *self.memory_KTHW.shape[1:])
         out: Tensor = mean_BTHW + self.cascade(condition_BNLC)
+        return out
+
+
+class SharedGenerator(nn.Module):
+    """Tokens = those of one adapter for all tasks + gate x the cascade's output; the gate begins at zero.
+
+    Trained through the frozen model it begins at the shared adapter, such as a multi-task LoRA, and learns what a
+    task's prompts change about it.
+
+    Args:
+        shapes: of the cascade.
+        kernel_size: of the cascade.
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[int]], kernel_size: int) -> None:
+        super().__init__()
+        self.cascade = HyperConvGenerator(shapes, kernel_size)
+        self.shared_THW = nn.Parameter(torch.zeros(*shapes[-1]))
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, condition_BNLC: Tensor) -> Tensor:
+        """[B, N, L, C] to [B, T, H, W], fp32."""
+        out: Tensor = self.shared_THW + self.gate * self.cascade(condition_BNLC)
         return out

@@ -29,7 +29,7 @@ def train(
     encoder: str = "minilm-l6", num_prompts: int = 32, prompt_length: int = 64, prompt_pool: int = 256,
     dropout_draws: int = 3, chunk: int | None = None, steps: int = 1000, batch_size: int = 32, lr: float = 2e-4,
     loss: str = "tokens", canonical: bool = False, retrieval: int = 0, llm_steps: int = 0, llm_tasks: int = 8,
-    llm_rows: int = 16, llm_lr: float = 1e-4, begin: Path | None = None, seed: int = 0,
+    llm_rows: int = 16, llm_lr: float = 1e-4, begin: Path | None = None, shared: Path | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
     """Train a generator on a bank's snapshots; go on where an earlier call stopped.
 
@@ -56,20 +56,24 @@ def train(
         llm_rows: labelled rows of each.
         llm_lr: their learning rate.
         begin: a trained generator of the same make to begin with.
+        shared: an adapter's file (multi_task.safetensors or shared.safetensors of `dnd mix`) that the generator adds
+            to, weighed by a gate that begins at zero; for training through the model, so `steps` has to be 0.
         seed: seed of initial weights and draws.
     """
     import torch
+    from safetensors.torch import load_file
 
     from ...datamodules.dnd.token_batches import untokenize_batch
     from .bank_training import Steps, onto_snapshots, through_the_model
-    from .generator import TrainedGenerator
-    from .hyperconv import HyperConvGenerator
-    from .retrieval import RetrievalGenerator
+    from .generator import TrainedGenerator, build_network
+    from .retrieval import RetrievalGenerator, SharedGenerator
 
     if (out / "generator.json").is_file():
         return
     if loss not in LOSSES:
         raise UserError(f"--loss is '{loss}': {' or '.join(LOSSES)}")
+    if shared is not None and (steps or retrieval):
+        raise UserError("--shared is for training through the model alone: give --steps 0, and no --retrieval")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     pairs = open_pairs(
         store, held_out, canonical=canonical, encoder=encoder, num_prompts=num_prompts, prompt_length=prompt_length,
@@ -83,12 +87,13 @@ def train(
         if list(got) != wanted:
             raise UserError(f"--shapes: the {end} shape is {list(got)}, this bank needs {wanted}")
     torch.manual_seed(seed)
-    network: torch.nn.Module
-    if retrieval:
-        network = retriever = RetrievalGenerator(shapes, kernel_size, len(pairs.tasks), retrieval).to(pairs.device)
-        retriever.fill(pairs.keys_KC, pairs.means_KTHW)
-    else:
-        network = HyperConvGenerator(shapes, kernel_size).to(pairs.device)
+    cascade: dict[str, Any] = {"shapes": [list(s) for s in shapes], "kernel_size": kernel_size}
+    cascade |= {"retrieval": retrieval} if retrieval else {"shared": True} if shared else {}
+    network = build_network(cascade, len(pairs.tasks)).to(pairs.device)
+    if isinstance(network, RetrievalGenerator):
+        network.fill(pairs.keys_KC, pairs.means_KTHW)
+    if isinstance(network, SharedGenerator) and shared is not None:
+        network.shared_THW.data.copy_(tokenizer.tokenize(load_file(shared)))
     if begin is not None:
         network.load_state_dict(TrainedGenerator.load(begin).network.state_dict())
     out.mkdir(parents=True, exist_ok=True)
@@ -106,9 +111,6 @@ def train(
         through_the_model(
             network, stack_of, model, pairs, streams, Steps(llm_steps, llm_tasks, llm_lr), out / "model.resume", say
         )
-    cascade: dict[str, Any] = {"shapes": [list(s) for s in shapes], "kernel_size": kernel_size}
-    if retrieval:
-        cascade["retrieval"] = retrieval
     TrainedGenerator.of(network.cpu(), pairs.data, cascade).save(out)
 
 

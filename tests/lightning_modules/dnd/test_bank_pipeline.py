@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from fulgurite.datamodules.dnd.snapshots import SnapshotStore
 from fulgurite.launch.config.experiment import resolve
@@ -53,11 +54,12 @@ def run(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(out=out / "product", **{**generator, "loss": "product", "canonical": True})
     train(out=out / "through", **{**generator, "steps": 0, "llm_steps": 3, "begin": out / "plain"})
     mix(out=out / "mixer", **common, shared_steps=4, shared_rows=6, steps=3, tasks=2, rows=4, nearest=2)
+    train(out=out / "onto", **{**generator, "steps": 0, "llm_steps": 3, "shared": out / "mixer" / "shared.safetensors"})
     return out
 
 
 def scored(run: Path, out: Path, **settings: Any) -> dict[str, Any]:
-    variants = [run / name for name in ("plain", "retrieval", "product", "through", "mixer")]
+    variants = [run / name for name in ("plain", "retrieval", "product", "through", "onto", "mixer")]
     control = run / "mixer" / "multi_task.safetensors"
     small = {
         "num_test": 6,
@@ -110,16 +112,28 @@ def test_settings_that_make_no_bank_are_refused(bank: Path, tmp_path: Path, sett
 def test_each_option_changes_the_generator_and_a_held_out_task_is_never_read(run: Path) -> None:
     condition_NLC = torch.randn(3, 16, 32, generator=torch.Generator().manual_seed(0))
     made = {}
-    for name in ("plain", "retrieval", "product", "through"):
+    for name in ("plain", "retrieval", "product", "through", "onto"):
         trained = TrainedGenerator.load(run / name)
         assert trained.tasks == ["one", "up", "yes"]
         made[name] = trained.adapter(trained.generate(condition_NLC))
     key = next(iter(made["plain"]))
-    assert all(not torch.allclose(made["plain"][key], made[n][key]) for n in ("retrieval", "product", "through"))
+    assert all(
+        not torch.allclose(made["plain"][key], made[n][key]) for n in ("retrieval", "product", "through", "onto")
+    )
     mixer = TrainedMixer(run / "mixer")
     assert mixer.meta["tasks"] == ["one", "up", "yes"]
     state = mixer.adapter(condition_NLC)
     assert state[key].shape[0] == 4 * 8, "three LoRAs and the shared one, side by side"
+
+
+def test_what_adds_to_a_shared_adapter_begins_there(run: Path, tmp_path: Path) -> None:
+    shared = run / "mixer" / "shared.safetensors"
+    small: dict[str, Any] = {"store": run / "store", "held_out": HELD_OUT, **PROMPTS, **CASCADE, "steps": 0}
+    train(out=tmp_path / "begin", **small, shared=shared)
+    trained = TrainedGenerator.load(tmp_path / "begin")
+    for key, value in trained.adapter(trained.generate(torch.randn(3, 16, 32))).items():
+        torch.testing.assert_close(value, load_file(shared)[key], rtol=1e-4, atol=1e-6)
+    assert float(TrainedGenerator.load(run / "onto").network.gate.detach()) != 0, "the prompts change nothing"
 
 
 def test_a_task_is_mixed_without_its_own_lora(run: Path) -> None:
@@ -158,6 +172,8 @@ def test_a_cascade_that_does_not_fit_the_bank_is_refused(run: Path, tmp_path: Pa
     shapes = {**CASCADE, "shapes": [[3, 16, 32], [63, 10, 34]]}
     with pytest.raises(UserError, match=r"last shape is \[63, 10, 34\], this bank needs \[64, 10, 34\]"):
         train(run / "store", tmp_path / "out", HELD_OUT, **PROMPTS, **shapes)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="through the model alone"):
+        train(run / "store", tmp_path / "out", HELD_OUT, shared=run / "mixer" / "shared.safetensors")
     with pytest.raises(UserError, match="tokens or product"):
         train(run / "store", tmp_path / "out", HELD_OUT, loss="logits")
 
