@@ -26,9 +26,9 @@ SCHEMA_VERSION = 1
 @COMMANDS.register("dnd mix", paper="2506.16406")
 def mix(
     store: Path, out: Path, held_out: list[str], encoder: str = "minilm-l6", num_prompts: int = 32,
-    prompt_length: int = 64, prompt_pool: int = 256, dropout_draws: int = 3, shared_steps: int = 400, shared_rows: int = 128,
-    shared_lr: float = 1e-3, steps: int = 300, tasks: int = 8, rows: int = 16, lr: float = 5e-4, nearest: int = 4,
-    seed: int = 0,
+    prompt_length: int = 64, prompt_pool: int = 256, dropout_draws: int = 3, shared_steps: int = 400,
+    shared_rows: int = 128, shared_lr: float = 1e-3, steps: int = 300, tasks: int = 8, rows: int = 16,
+    lr: float = 5e-4, nearest: int = 4, seed: int = 0,
 ) -> None:  # fmt: skip
     """Train a multi-task LoRA, then a mixer that begins at it; go on where an earlier call stopped.
 
