@@ -70,7 +70,7 @@ class BatchedLoRA(nn.Module):
         with no_progress_bars():
             self.model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=dtype)
             self.tokenizer: Any = AutoTokenizer.from_pretrained(place)
-        self.model.to(device).eval().requires_grad_(False)
+        self.requires_grad_(False).eval().to(device)
         for name in _RESCALED:
             if getattr(self.model.config, name, None) not in (None, 1, 1.0):
                 raise UserError(f"{base_model}: rescales its logits ({name}), which training in bulk does not know")

@@ -79,10 +79,11 @@ class RetrievalGenerator(nn.Module):
 
 
 class SharedGenerator(nn.Module):
-    """Tokens = those of one adapter for all tasks + gate x the cascade's output; the gate begins at zero.
+    """Tokens = those of one adapter for all tasks, learned too, + gate x the cascade's output.
 
-    Trained through the frozen model it begins at the shared adapter, such as a multi-task LoRA, and learns what a
-    task's prompts change about it.
+    A matrices that share their initialisation are mostly the same noise in every task. The cascade has to spend itself
+    on that noise, since its own biases know no token's inside; here it does not. With a gate that begins at zero,
+    training through the frozen model begins at the shared adapter, such as a multi-task LoRA.
 
     Args:
         shapes: of the cascade.
@@ -94,6 +95,12 @@ class SharedGenerator(nn.Module):
         self.cascade = HyperConvGenerator(shapes, kernel_size)
         self.shared_THW = nn.Parameter(torch.zeros(*shapes[-1]))
         self.gate = nn.Parameter(torch.zeros(()))
+
+    @torch.no_grad()
+    def begin(self, shared_THW: Tensor, gate: float) -> None:
+        """Take the shared adapter's tokens, and how much of the cascade counts at first."""
+        self.shared_THW.copy_(shared_THW)
+        self.gate.fill_(gate)
 
     def forward(self, condition_BNLC: Tensor) -> Tensor:
         """[B, N, L, C] to [B, T, H, W], fp32."""

@@ -28,8 +28,9 @@ def train(
     store: Path, out: Path, held_out: list[str], shapes: list[list[int]] | None = None, kernel_size: int = 3,
     encoder: str = "minilm-l6", num_prompts: int = 32, prompt_length: int = 64, prompt_pool: int = 256,
     dropout_draws: int = 3, chunk: int | None = None, steps: int = 1000, batch_size: int = 32, lr: float = 2e-4,
-    loss: str = "tokens", canonical: bool = False, retrieval: int = 0, llm_steps: int = 0, llm_tasks: int = 8,
-    llm_rows: int = 16, llm_lr: float = 1e-4, begin: Path | None = None, shared: Path | None = None, seed: int = 0,
+    loss: str = "tokens", canonical: bool = False, centred: bool = False, retrieval: int = 0, llm_steps: int = 0,
+    llm_tasks: int = 8, llm_rows: int = 16, llm_lr: float = 1e-4, begin: Path | None = None,
+    shared: Path | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
     """Train a generator on a bank's snapshots; go on where an earlier call stopped.
 
@@ -50,6 +51,7 @@ def train(
         lr: learning rate.
         loss: `tokens`, the published one, or `product`, the error of B A.
         canonical: put every LoRA in one coordinate system first (B A stays as it is).
+        centred: begin at the mean of the training tokens, which is learned too; the cascade makes what differs from it.
         retrieval: nearest training tasks whose mean tokens the generator adds to; 0 is none.
         llm_steps: steps through the frozen model after those, on the training tasks' labels.
         llm_tasks: tasks of such a step.
@@ -72,8 +74,10 @@ def train(
         return
     if loss not in LOSSES:
         raise UserError(f"--loss is '{loss}': {' or '.join(LOSSES)}")
-    if shared is not None and (steps or retrieval):
-        raise UserError("--shared is for training through the model alone: give --steps 0, and no --retrieval")
+    if shared is not None and (steps or retrieval or centred):
+        raise UserError("--shared is for training through the model: give --steps 0, no --retrieval and no --centred")
+    if centred and retrieval:
+        raise UserError("--centred and --retrieval each say what the generator adds to: give one of them")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     pairs = open_pairs(
         store, held_out, canonical=canonical, encoder=encoder, num_prompts=num_prompts, prompt_length=prompt_length,
@@ -88,12 +92,13 @@ def train(
             raise UserError(f"--shapes: the {end} shape is {list(got)}, this bank needs {wanted}")
     torch.manual_seed(seed)
     cascade: dict[str, Any] = {"shapes": [list(s) for s in shapes], "kernel_size": kernel_size}
-    cascade |= {"retrieval": retrieval} if retrieval else {"shared": True} if shared else {}
+    cascade |= {"retrieval": retrieval} if retrieval else {"shared": True} if shared or centred else {}
     network = build_network(cascade, len(pairs.tasks)).to(pairs.device)
     if isinstance(network, RetrievalGenerator):
         network.fill(pairs.keys_KC, pairs.means_KTHW)
-    if isinstance(network, SharedGenerator) and shared is not None:
-        network.shared_THW.data.copy_(tokenizer.tokenize(load_file(shared)))
+    if isinstance(network, SharedGenerator):
+        start = tokenizer.tokenize(load_file(shared)) if shared else pairs.means_KTHW.mean(0)
+        network.begin(start, gate=0.0 if shared else 1.0)
     if begin is not None:
         network.load_state_dict(TrainedGenerator.load(begin).network.state_dict())
     out.mkdir(parents=True, exist_ok=True)

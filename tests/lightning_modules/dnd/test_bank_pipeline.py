@@ -51,6 +51,7 @@ def run(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator: dict[str, Any] = {**common, **CASCADE, "steps": 4, "llm_tasks": 2, "llm_rows": 2}
     train(out=out / "plain", **generator)
     train(out=out / "retrieval", **{**generator, "retrieval": 2, "llm_steps": 2})
+    train(out=out / "centred", **{**generator, "centred": True})
     train(out=out / "product", **{**generator, "loss": "product", "canonical": True})
     train(out=out / "through", **{**generator, "steps": 0, "llm_steps": 3, "begin": out / "plain"})
     mix(out=out / "mixer", **common, shared_steps=4, shared_rows=6, steps=3, tasks=2, rows=4, nearest=2)
@@ -59,7 +60,7 @@ def run(bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scored(run: Path, out: Path, **settings: Any) -> dict[str, Any]:
-    variants = [run / name for name in ("plain", "retrieval", "product", "through", "onto", "mixer")]
+    variants = [run / name for name in ("plain", "centred", "retrieval", "product", "through", "onto", "mixer")]
     control = run / "mixer" / "multi_task.safetensors"
     small = {
         "num_test": 6,
@@ -112,13 +113,14 @@ def test_settings_that_make_no_bank_are_refused(bank: Path, tmp_path: Path, sett
 def test_each_option_changes_the_generator_and_a_held_out_task_is_never_read(run: Path) -> None:
     condition_NLC = torch.randn(3, 16, 32, generator=torch.Generator().manual_seed(0))
     made = {}
-    for name in ("plain", "retrieval", "product", "through", "onto"):
+    for name in ("plain", "centred", "retrieval", "product", "through", "onto"):
         trained = TrainedGenerator.load(run / name)
         assert trained.tasks == ["one", "up", "yes"]
         made[name] = trained.adapter(trained.generate(condition_NLC))
     key = next(iter(made["plain"]))
     assert all(
-        not torch.allclose(made["plain"][key], made[n][key]) for n in ("retrieval", "product", "through", "onto")
+        not torch.allclose(made["plain"][key], made[n][key])
+        for n in ("centred", "retrieval", "product", "through", "onto")
     )
     mixer = TrainedMixer(run / "mixer")
     assert mixer.meta["tasks"] == ["one", "up", "yes"]
@@ -172,7 +174,7 @@ def test_a_cascade_that_does_not_fit_the_bank_is_refused(run: Path, tmp_path: Pa
     shapes = {**CASCADE, "shapes": [[3, 16, 32], [63, 10, 34]]}
     with pytest.raises(UserError, match=r"last shape is \[63, 10, 34\], this bank needs \[64, 10, 34\]"):
         train(run / "store", tmp_path / "out", HELD_OUT, **PROMPTS, **shapes)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="through the model alone"):
+    with pytest.raises(UserError, match="for training through the model"):
         train(run / "store", tmp_path / "out", HELD_OUT, shared=run / "mixer" / "shared.safetensors")
     with pytest.raises(UserError, match="tokens or product"):
         train(run / "store", tmp_path / "out", HELD_OUT, loss="logits")
