@@ -25,6 +25,7 @@ def collect(
     base_model: str = "smollm2-135m-instruct", rank: int = 8, layers: list[int] | None = None, steps: int = 150,
     num_snapshots: int = 10, batch_size: int = 32, lr: float = 1e-3, seeds: list[int] | None = None,
     limit: int | None = None, max_length: int = 160, tokens_at_once: int = 32768, init_seed: int = 0,
+    share: str = "1/1",
 ) -> None:  # fmt: skip
     """Fine-tune one LoRA a task, many at once, and keep snapshots; go on where an earlier call stopped.
 
@@ -45,6 +46,8 @@ def collect(
         max_length: text tokens of a row.
         tokens_at_once: text tokens of a step over all LoRAs: what the memory holds.
         init_seed: seed of the shared initialisation.
+        share: `2/8` makes every eighth LoRA from the second on: one such call for each worker of a cluster, all into
+            one store on a disk that they share. The last to end writes results.json.
     """
     import torch
 
@@ -62,6 +65,7 @@ def collect(
         raise UserError(f"--num_snapshots is {num_snapshots}, of {steps} steps")
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError("--seeds: give at least one, each once")
+    first, workers = _share(share)
     found = TaskBank(bank, named or [])
     names = found.names if tasks is None else tasks
     settings = BulkSettings(rank, steps, num_snapshots, lr, init_seed=init_seed)
@@ -80,7 +84,8 @@ def collect(
         for seed in seeds for name in names
     }  # fmt: skip
     _open_store(store, base_model, config, form, entries)
-    missing = {name: entry for name, entry in entries.items() if not store.complete(name)}
+    own = list(entries)[first::workers]
+    missing = {name: entries[name] for name in own if not store.complete(name)}
     if missing:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = BatchedLoRA(base_model, config, device)
@@ -104,12 +109,28 @@ def collect(
             resume_point = out / f".group-{'-'.join(sorted({*group}))[:80]}-{len(group)}.safetensors"
             console.print(f"group {place} of {len(groups)}: {', '.join(group)}")
             train_together(model, [streams[n] for n in group], settings, resume_point, save, say)
+    waiting = [name for name in entries if not store.complete(name)]
+    if waiting:
+        console.print(f"share {share} is done; {len(waiting)} LoRAs of other shares are not there yet")
+        return
     write_json(out / "results.json", {"schema_version": 1, **_results(store, base_model)})
 
 
 def entry_name(name: str, seed: int, seeds: Sequence[int]) -> str:
     """Name in the store: the task's for the first seed, `NAME.seedS` for the others."""
     return name if seed == seeds[0] else f"{name}.seed{seed}"
+
+
+def _share(share: str) -> tuple[int, int]:
+    """`2/8` as (1, 8).
+
+    Raises:
+        UserError: if it is none.
+    """
+    place, slash, workers = share.partition("/")
+    if not (slash and place.isdecimal() and workers.isdecimal() and 1 <= int(place) <= int(workers)):
+        raise UserError(f"--share is '{share}': give PLACE/WORKERS, such as 1/4, 2/4, 3/4 and 4/4")
+    return int(place) - 1, int(workers)
 
 
 def _open_store(store: SnapshotStore, base_model: str, config: Any, form: Any, entries: Mapping[str, Any]) -> None:

@@ -102,8 +102,26 @@ def test_a_second_call_makes_only_what_is_missing(bank: Path, run: Path, tmp_pat
         collect(run / "store", bank, **{**BANK, "lr": 1e-3})  # type: ignore[arg-type]
 
 
+def test_shares_make_the_bank_that_one_call_makes(bank: Path, run: Path, tmp_path: Path) -> None:
+    for share in ("1/2", "2/2"):
+        assert not (tmp_path / "results.json").exists()
+        collect(tmp_path, bank, share=share, **BANK)  # type: ignore[arg-type]
+    assert (tmp_path / "results.json").is_file()
+    together, apart = SnapshotStore(run / "store"), SnapshotStore(tmp_path)
+    assert together.tasks == apart.tasks
+    for task in apart.tasks:
+        for key, value in together.load(task).items():
+            torch.testing.assert_close(apart.load(task)[key], value, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("setting", "text"), [({"rank": 3}, "even rank"), ({"num_snapshots": 9}, "of 8 steps"), ({"seeds": [1, 1]}, "once")]
+    ("setting", "text"),
+    [
+        ({"rank": 3}, "even rank"),
+        ({"share": "3/2"}, "PLACE/WORKERS"),
+        ({"num_snapshots": 9}, "of 8 steps"),
+        ({"seeds": [1, 1]}, "once"),
+    ],
 )
 def test_settings_that_make_no_bank_are_refused(bank: Path, tmp_path: Path, setting: Any, text: str) -> None:
     with pytest.raises(UserError, match=text):
