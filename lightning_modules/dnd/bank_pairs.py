@@ -89,8 +89,8 @@ class BankPairs:
         tasks = rng.permutation(len(self._train))[:num].tolist()
         return torch.stack([self.condition(t, rng) for t in tasks]), torch.tensor(tasks, device=self.device)
 
-    def unseen(self, task: int, draw: int) -> Tensor:
-        """N prompts of a task that training never sees: [N, L, C]."""
+    def unseen(self, task: int, draw: int) -> tuple[Tensor, Tensor]:
+        """N prompts of a task that training never sees [N, L, C], and its last snapshot's tokens [T, H, W]."""
         rng = numpy.random.default_rng((self._seed, 2, task, draw))
         chosen = torch.from_numpy(rng.choice(len(self._unseen[task]), self._num_prompts, replace=False))
-        return self._unseen[task][chosen.to(self.device)].float()
+        return self._unseen[task][chosen.to(self.device)].float(), self._tokens[task][-1]

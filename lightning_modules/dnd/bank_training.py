@@ -114,6 +114,30 @@ def through_the_model(
     model.set(None)
 
 
+@torch.no_grad()
+def unseen_losses(network: nn.Module, pairs: BankPairs, draws: int = 2) -> dict[str, float]:
+    """The published loss on prompts of the training tasks that training never saw, beside the best constant's.
+
+    Args:
+        network: makes tokens of conditions; a `RetrievalGenerator` may find each task's own adapter here.
+        pairs: the bank.
+        draws: prompt draws of each task.
+
+    Returns:
+        {"val/loss", "val/loss_constant"}: means over tasks and draws.
+    """
+    network.eval()
+    constant_BTHW = pairs.means_KTHW.mean(0)[None]
+    made: list[float] = []
+    constant: list[float] = []
+    for task in range(len(pairs.tasks)):
+        for draw in range(draws):
+            condition_NLC, target_THW = pairs.unseen(task, draw)
+            for losses, tokens_BTHW in ((made, network(condition_NLC[None])), (constant, constant_BTHW)):
+                losses.append(float(weighted_token_mse(tokens_BTHW, target_THW[None], pairs.token_weight_T)))
+    return {"val/loss": sum(made) / len(made), "val/loss_constant": sum(constant) / len(constant)}
+
+
 def _descend(module: nn.Module, step_loss: Callable[[int], Tensor], steps: Steps, file: Path, say: Say) -> None:
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=steps.lr, weight_decay=steps.weight_decay, foreach=True)

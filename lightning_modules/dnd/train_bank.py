@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ...datamodules.files import write_json
 from ...registry import COMMANDS, UserError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def train(
     from safetensors.torch import load_file
 
     from ...datamodules.dnd.token_batches import untokenize_batch
-    from .bank_training import Steps, onto_snapshots, through_the_model
+    from .bank_training import Steps, onto_snapshots, through_the_model, unseen_losses
     from .generator import TrainedGenerator, build_network
     from .retrieval import RetrievalGenerator, SharedGenerator
 
@@ -116,6 +117,14 @@ def train(
         through_the_model(
             network, stack_of, model, pairs, streams, Steps(llm_steps, llm_tasks, llm_lr), out / "model.resume", say
         )
+    losses, size = unseen_losses(network, pairs), sum(p.numel() for p in network.parameters())
+    text = (
+        f"Generator of {size:,} parameters. On prompts of its {len(pairs.tasks)} training tasks that it never saw it "
+        f"explains {1 - losses['val/loss'] / losses['val/loss_constant']:.0%} of what the best constant leaves: loss "
+        f"{losses['val/loss']:.3g} against {losses['val/loss_constant']:.3g}."
+    )
+    console.print(f"{out.name}: {text}")
+    write_json(out / "results.json", {"schema_version": 1, "metrics": losses, "statements": [text], "tables": []})
     TrainedGenerator.of(network.cpu(), pairs.data, cascade).save(out)
 
 

@@ -146,6 +146,17 @@ def test_each_option_changes_the_generator_and_a_held_out_task_is_never_read(run
     assert state[key].shape[0] == 4 * 8, "three LoRAs and the shared one, side by side"
 
 
+def test_a_trained_generator_says_what_it_explains(run: Path, tmp_path: Path) -> None:
+    small: dict[str, Any] = {"store": run / "store", "held_out": HELD_OUT, **PROMPTS, **CASCADE, "centred": True}
+    told = []
+    for steps in (0, 60):
+        train(out=tmp_path / str(steps), **small, steps=steps, lr=3e-3)
+        told.append(json.loads((tmp_path / str(steps) / "results.json").read_text()))
+    (begin, end) = (t["metrics"]["val/loss"] / t["metrics"]["val/loss_constant"] for t in told)
+    assert end < 0.7 < 0.9 < begin < 1.3, "it did not learn what differs between the tasks"
+    assert "of what the best constant leaves" in told[1]["statements"][0]
+
+
 def test_what_adds_to_a_shared_adapter_begins_there(run: Path, tmp_path: Path) -> None:
     shared = run / "mixer" / "shared.safetensors"
     small: dict[str, Any] = {"store": run / "store", "held_out": HELD_OUT, **PROMPTS, **CASCADE, "steps": 0}
