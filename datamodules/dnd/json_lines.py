@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ LONGEST_LINE = 100_000  # letters; no prompt is that long, and a tokenizer would
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a UTF-8 text file, without line ends; a byte order mark is dropped.
+    """The lines of a UTF-8 text file, without line ends; a byte order mark is dropped. `.xz` files are unpacked.
 
     Args:
         path: the file.
@@ -26,7 +27,9 @@ def read_lines(path: Path, what: str) -> list[str]:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is no ordinary file\nGive a file of {what}.")
     try:
-        content = path.read_bytes()
+        content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    except lzma.LZMAError as error:
+        raise UserError(f"{path} is no whole xz file: {error}\nPack it again, or give it unpacked.") from None
     except FileNotFoundError:
         raise UserError(f"no such file: {path}\nGive a file of {what}.") from None
     except IsADirectoryError:

@@ -122,8 +122,12 @@ class PromptCheckpointDataModule(LightningDataModule):
             encoder.encode(pools[1])[0],
             torch.nn.functional.normalize(embeddings[0].mean(0), dim=0),
             embeddings[1],
-            torch.stack([self.tokenizer.tokenize(store.load(name, s)) for s in steps]),
+            torch.stack([self._tokens(store.load(name, s), encoder.device) for s in steps]),
         )
+
+    def _tokens(self, state: dict[str, Tensor], device: torch.device) -> Tensor:
+        assert self.tokenizer is not None
+        return self.tokenizer.tokenize({k: v.to(device) for k, v in state.items()}).cpu()
 
     def train_dataloader(self) -> DrawLoader:
         """Batches (condition [B, N, L, C], tokens [B, T, H, W], task index [B])."""

@@ -125,6 +125,10 @@ class SnapshotStore:
                 f"{file}: the snapshot can't be read: {error}\nDelete the run's folder and collect again."
             ) from None
 
+    def complete(self, task: str) -> bool:
+        """Whether all of a task's snapshots are there; each file is written whole or not at all."""
+        return all(self._file(task, step).is_file() for step in self.steps(task))
+
     def soup(self, tasks: Iterable[str]) -> dict[str, Tensor]:
         """Mean of the tasks' last snapshots, weight by weight."""
         states = [self.load(task) for task in tasks]

@@ -186,10 +186,11 @@ class WeightTokenizer:
         pieces = []
         for key in self._shapes:
             matrix_RD = weights[key].detach() if matrix_side(key) == "A" else weights[key].detach().T
-            if not matrix_RD.isfinite().all():
-                raise UserError(f"{key} holds NaN or infinities: its fine-tuning diverged. Take an earlier snapshot.")
             pieces.append(matrix_RD.float().reshape(self.rank, -1, self.chunk).transpose(0, 1))
         piece_TRC = torch.cat(pieces).to(_wide_device(pieces[0])).double()
+        if not piece_TRC.isfinite().all():  # asked once: on a GPU each question waits for all that was begun
+            key = next(k for k in self._shapes if not weights[k].isfinite().all())
+            raise UserError(f"{key} holds NaN or infinities: its fine-tuning diverged. Take an earlier snapshot.")
         code_T2 = _encode_scale(piece_TRC)
         mean_T, std_T = _decode_scale(code_T2[:, 0].double(), code_T2[:, 1].double())
         token_THW = code_T2.new_empty(len(piece_TRC), *self.token_shape)

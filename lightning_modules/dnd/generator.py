@@ -10,7 +10,7 @@ W chunk + 2, K training task.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ...datamodules.dnd.conditions import PromptEncoder
+from ...datamodules.dnd.module import PromptCheckpointDataModule
 from ...datamodules.dnd.text import TextFormat
 from ...datamodules.dnd.weight_tokens import WeightTokenizer
 from ...datamodules.files import atomic_write, write_json
 from ...registry import UserError
 from .hyperconv import HyperConvGenerator
+from .retrieval import RetrievalGenerator, SharedGenerator
 
 SCHEMA_VERSION = 1
 COVERAGE_DRAWS = 20
@@ -38,21 +40,53 @@ def draw_centroids(embedding_PC: Tensor, num_prompts: int) -> Tensor:
     return nn.functional.normalize(means, dim=-1)
 
 
+def build_network(cascade: Mapping[str, Any], num_tasks: int) -> nn.Module:
+    """An untrained network of `shapes` and `kernel_size`, with `retrieval` nearest tasks or on a `shared` adapter."""
+    made_of = (cascade["shapes"], cascade["kernel_size"])
+    if nearest := cascade.get("retrieval", 0):
+        return RetrievalGenerator(*made_of, num_tasks, nearest)
+    return SharedGenerator(*made_of) if cascade.get("shared") else HyperConvGenerator(*made_of)
+
+
 @dataclass
 class TrainedGenerator:
     """Everything between prompts and an adapter.
 
     Attributes:
-        network: the hyper-convolution cascade.
+        network: the hyper-convolution cascade, alone or with what it retrieves.
         tokenizer: weight tokens' layout.
         meta: generator.json's content.
         centroids_KC: normalised mean prompt embedding of each training task.
     """
 
-    network: HyperConvGenerator
+    network: nn.Module
     tokenizer: WeightTokenizer
     meta: dict[str, Any]
     centroids_KC: Tensor
+
+    @classmethod
+    def of(cls, network: nn.Module, data: PromptCheckpointDataModule, cascade: Mapping[str, Any]) -> TrainedGenerator:
+        """A network with all that is needed to use it.
+
+        Args:
+            network: the trained cascade.
+            data: what it was trained on.
+            cascade: what the network is made of: as `build_network` takes it.
+        """
+        assert data.tokenizer is not None
+        centroids_KC = torch.stack([t.centroid_C for t in data.tasks])
+        draws = [draw_centroids(t.held_out_embedding_PC, data.hparams["num_prompts"]) for t in data.tasks]
+        own = [float((drawn_DC @ t.centroid_C).min()) for drawn_DC, t in zip(draws, data.tasks, strict=True)]
+        meta = {
+            **cascade,
+            "tasks": [t.name for t in data.tasks],
+            "encoder": data.hparams["encoder"],
+            "num_prompts": data.hparams["num_prompts"],
+            "prompt_length": data.hparams["prompt_length"],
+            "coverage_floor": min(own),
+            **{k: data.snapshots.manifest[k] for k in ("base_model", "adapter_config", "text")},
+        }
+        return cls(network, data.tokenizer, meta, centroids_KC.cpu())
 
     @property
     def tasks(self) -> list[str]:
@@ -136,6 +170,6 @@ class TrainedGenerator:
             ) from None
         if meta.pop("schema_version", None) != SCHEMA_VERSION:
             raise UserError(f"{folder}: a generator of another schema; this fulgurite reads {SCHEMA_VERSION}")
-        network = HyperConvGenerator(meta["shapes"], meta["kernel_size"])
+        network = build_network(meta, len(meta["tasks"]))
         network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
         return cls(network, WeightTokenizer.from_layout(meta.pop("layout")), meta, tensors["centroids_KC"])

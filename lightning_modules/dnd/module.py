@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ...datamodules.dnd.module import PromptCheckpointDataModule
 from ...registry import MODELS, UserError
-from .generator import TrainedGenerator, draw_centroids
+from .generator import TrainedGenerator
 from .hyperconv import HyperConvGenerator
 from .losses import weighted_token_mse
 from .product_norm import product_norm_ratios
@@ -183,22 +183,8 @@ class DnDModule(LightningModule):
 
     def trained(self) -> TrainedGenerator:
         """The generator with all that is needed to use it."""
-        data, manifest = self.data, self.data.snapshots.manifest
-        assert data.tokenizer is not None
-        centroids_KC = torch.stack([t.centroid_C for t in data.tasks])
-        draws = [draw_centroids(t.held_out_embedding_PC, data.hparams["num_prompts"]) for t in data.tasks]
-        own = [float((drawn_DC @ t.centroid_C).min()) for drawn_DC, t in zip(draws, data.tasks, strict=True)]
-        meta = {
-            "shapes": [list(s) for s in self.shapes],
-            "kernel_size": self.kernel_size,
-            "tasks": [t.name for t in data.tasks],
-            "encoder": data.hparams["encoder"],
-            "num_prompts": data.hparams["num_prompts"],
-            "prompt_length": data.hparams["prompt_length"],
-            "coverage_floor": min(own),
-            **{k: manifest[k] for k in ("base_model", "adapter_config", "text")},
-        }
-        return TrainedGenerator(self.network, data.tokenizer, meta, centroids_KC.cpu())
+        cascade = {"shapes": [list(s) for s in self.shapes], "kernel_size": self.kernel_size}
+        return TrainedGenerator.of(self.network, self.data, cascade)
 
     def results(self) -> dict[str, Any]:
         """For the report: what the generator has learned, in sentences."""

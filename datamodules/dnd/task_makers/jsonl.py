@@ -15,19 +15,20 @@ def load(name: str, path: Path, *, limit: int | None, seed: int) -> Task:
     """The task of a JSONL file.
 
     `X.train.jsonl` is read together with `X.test.jsonl`, and with `X.val.jsonl` if it is there (otherwise a tenth of
-    the training prompts, by sha1); training prompts that are also tested on are left out. Any other file is split
+    the training prompts, by sha1); training prompts that are also tested on are left out. Each of them may be packed,
+    as `X.train.jsonl.xz`. Any other file is split
     80/10/10 by the sha1 of the prompt. Repeated examples are dropped.
 
     Raises:
         UserError: no such file, a bad line or field (the text names file and line), or too few examples.
     """
-    stem = path.name.removesuffix(".train.jsonl")
-    if stem == path.name:
+    stem = path.name.removesuffix(".xz").removesuffix(".train.jsonl")
+    if stem == path.name.removesuffix(".xz"):
         items = [Item(e.prompt, (e.prompt,), e.response, e.choices) for e in read_examples(path)]
         return build_task(
             name, items, source=path.name, licence="the user's own", limit=limit, seed=seed, shuffle_choices=False
         )
-    test_file, val_file = path.with_name(f"{stem}.test.jsonl"), path.with_name(f"{stem}.val.jsonl")
+    test_file, val_file = _beside(path, f"{stem}.test.jsonl"), _beside(path, f"{stem}.val.jsonl")
     if not test_file.is_file():
         raise UserError(
             f"{path.name} needs {test_file.name} beside it\nOr give one file with another ending than .train.jsonl"
@@ -45,6 +46,12 @@ def load(name: str, path: Path, *, limit: int | None, seed: int) -> Task:
     return finish_task(
         name, tuple(train), tuple(val), tuple(test), source=path.name, licence="the user's own", limit=limit
     )
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file of that name in the same folder, packed or not; the unpacked name if there is neither."""
+    packed = path.with_name(f"{name}.xz")
+    return packed if packed.is_file() and not path.with_name(name).is_file() else path.with_name(name)
 
 
 def read_examples(path: Path) -> list[Example]:
