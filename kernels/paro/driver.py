@@ -58,7 +58,11 @@ def kernel(file: str, name: str, shared_bytes: int, device: int) -> ctypes.c_voi
 
 
 def launch(
-    function: ctypes.c_void_p, grid: tuple[int, int, int], threads: int, shared_bytes: int, *arguments: ctypes._SimpleCData | ctypes.Structure
+    function: ctypes.c_void_p,
+    grid: tuple[int, int, int],
+    threads: int,
+    shared_bytes: int,
+    *arguments: ctypes._SimpleCData | ctypes.Structure,
 ) -> None:
     """Run a kernel in PyTorch's current stream.
 

@@ -237,8 +237,9 @@ def paro_forward(
     key_mask_BN: Tensor | None,
     scale: float,
     smooth: bool = True,
+    variant: Variant | None = None,
 ) -> Tensor:
-    """The whole: reorder, round, attend over kept blocks, put back in the tokens' own order. See `quantise`, `lists_of`.
+    """Reorder, round, attend over kept blocks, put back in the tokens' own order: `quantise`, `lists_of`, `attend`.
 
     Returns:
         [B, H, N, D] in q's dtype.
@@ -246,7 +247,7 @@ def paro_forward(
     given = quantise(q_BHND, k_BHND, v_BHND, permutation_HN, key_mask_BN, scale, smooth)
     lists = lists_of(bits_bhRX, *q_BHND.shape[:2])
     out = torch.empty(q_BHND.shape, dtype=q_BHND.dtype, device=q_BHND.device)
-    attend(given, lists, permutation_HN, out)
+    attend(given, lists, permutation_HN, out, variant)
     return out
 
 

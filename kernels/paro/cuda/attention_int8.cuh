@@ -137,7 +137,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
     barrier_init_fence();
   }
   __syncthreads();
-  if (threadIdx.x == 0) {
+  if (threadIdx.x == 0 && steps > 0) {  // no copy may be on its way when the block ends
     barrier_expect(q_full, TILE);
     bulk_copy(s_q, p.q + (tile0 + at.row) * TILE, TILE, q_full);
     for (int t = 0; t < min(STAGES, steps); ++t) {
