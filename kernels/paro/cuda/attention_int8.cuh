@@ -159,18 +159,22 @@ __device__ __forceinline__ void attend(const Arguments& p) {
   uint32_t packed[8 * KB];
   float scale[KB];
   uint64_t valid[KB];
-  int coming[KB];  // columns of the step whose metas are read next
-  auto load_meta = [&](int t) {
-#pragma unroll
-    for (int part = 0; part < KB; ++part) {
-      uint4 x = __ldg(reinterpret_cast<const uint4*>(metas + coming[part]));
-      scale[part] = fmaxf(__uint_as_float(x.x) * q_step, 1e-35f);
-      valid[part] = t * KB + part < at.count ? (uint64_t)x.w << 32 | x.z : 0;
-    }
-  };
+  int coming[KB];     // columns two steps ahead of the softmax, and their metas one ahead: both come from far
+  uint4 ahead[KB];
   auto load_columns = [&](int t) {
 #pragma unroll
     for (int part = 0; part < KB; ++part) coming[part] = ring.column_of(t, part);
+  };
+  auto load_metas = [&] {
+#pragma unroll
+    for (int part = 0; part < KB; ++part) ahead[part] = __ldg(reinterpret_cast<const uint4*>(metas + coming[part]));
+  };
+  auto take_metas = [&](int t) {
+#pragma unroll
+    for (int part = 0; part < KB; ++part) {
+      scale[part] = fmaxf(__uint_as_float(ahead[part].x) * q_step, 1e-35f);
+      valid[part] = t * KB + part < at.count ? (uint64_t)ahead[part].w << 32 | ahead[part].z : 0;
+    }
   };
   auto multiply_scores = [&](int slot) {
 #pragma unroll
@@ -197,8 +201,11 @@ __device__ __forceinline__ void attend(const Arguments& p) {
 
   if (steps > 0) {
     load_columns(0);
-    load_meta(0);
+    load_metas();
     load_columns(1);
+    take_metas(0);
+    load_metas();
+    load_columns(2);
     barrier_wait(q_full, 0);
     barrier_wait(ring.full, 0);
     multiply_scores(0);
@@ -210,23 +217,27 @@ __device__ __forceinline__ void attend(const Arguments& p) {
     for (int t = 0; t + 1 < steps; ++t) {
       const int next_slot = slot + 1 == STAGES ? 0 : slot + 1;
       phase ^= next_slot == 0;
-      load_meta(t + 1);
-      load_columns(t + 2);
+      take_metas(t + 1);
+      load_metas();
+      load_columns(t + 3);
       barrier_wait(ring.full + next_slot, phase);
       multiply_scores(next_slot);
       multiply_values(slot);
       wgmma_wait<1>();
       pin(s);
       softmax.step(t + 1, s, scale, valid);
-      wgmma_wait<0>();
-      pin(o);
-      if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty + slot);
-      if (threadIdx.x == 0 && t >= 1 && t - 1 + STAGES < steps) {  // the slot of the step before: all have left it
+      pin(s);
+      // The slot of the step before: all warps have left it. This branch stands here also because the compiler moves
+      // a wait up to the last one, and the softmax has to come before the wait.
+      if (threadIdx.x == 0 && t >= 1 && t - 1 + STAGES < steps) {
         int columns[KB];
         for (int part = 0; part < KB; ++part) columns[part] = ring.column_of(t - 1 + STAGES, part);
         ring.fill(columns);
       }
       __syncwarp();
+      wgmma_wait<0>();
+      pin(o);
+      if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty + slot);
       softmax.rescale(o);
       softmax.pack(s, packed);
       slot = next_slot;
