@@ -89,7 +89,7 @@ def flex(task: Task, block: int) -> Contestant:
 
     assert task.keep_1HRC is not None
     keep = task.keep_1HRC if block == 64 else coarsened(task.keep_1HRC, block // 64)
-    count, index = keep.sum(-1, dtype=torch.int32), keep.int().argsort(-1, descending=True, stable=True).int()
+    count, index = keep.sum(-1, dtype=torch.int32), keep.int().argsort(dim=-1, descending=True, stable=True).int()
     size = task.q_BHND.shape[2]
     mask = FlexMask.from_kv_blocks(
         torch.zeros_like(count), index, count, index, BLOCK_SIZE=block, seq_lengths=(size, size), compute_q_blocks=False
@@ -111,7 +111,7 @@ def flex(task: Task, block: int) -> Contestant:
 
 def paro(task: Task, variant: int = 0) -> Contestant:
     """Our kernels for Hopper: pre-pass and 8-bit attention. The mask's bits lie ready; `all_in` makes its lists."""
-    if reason := native.why_not(task.q_BHND):
+    if reason := native.why_not(task.q_BHND.device, task.q_BHND.dtype, task.q_BHND.shape[3]):
         raise RuntimeError(f"the Hopper kernel {reason}")
     batch, heads, size, width = task.q_BHND.shape
     blocks = -(-size // native.BLOCK)

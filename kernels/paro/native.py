@@ -122,22 +122,22 @@ class Lists:
     work: Tensor
 
 
-def why_not(q_BHND: Tensor) -> str:
-    """Why these kernels can't compute that, as words that follow "the Hopper kernel"; empty if they can."""
-    if q_BHND.device.type != "cuda":
-        return f"runs on CUDA, not on {q_BHND.device.type}"
-    if torch.cuda.get_device_capability(q_BHND.device) != (9, 0):
-        major, minor = torch.cuda.get_device_capability(q_BHND.device)
-        return f"needs compute capability 9.0, and this GPU has {major}.{minor}"
+def why_not(device: torch.device, dtype: torch.dtype, width: int) -> str:
+    """Why these kernels can't compute that, as words that follow "the Hopper kernel"; empty if they can.
+
+    Args:
+        device, dtype: of q, k and v.
+        width: channels of a head.
+    """
+    if device.type != "cuda":
+        return f"runs on CUDA, not on {device.type}"
+    if (found := torch.cuda.get_device_capability(device)) != (9, 0):
+        return f"needs compute capability 9.0, and this GPU has {found[0]}.{found[1]}"
     if missing := [name for name in FILES if not (FOLDER / name).is_file()]:
         return f"is not compiled in this installation ({', '.join(missing)} absent)"
-    if q_BHND.dtype not in DTYPES:
-        return f"takes bfloat16 and float16, not {str(q_BHND.dtype).removeprefix('torch.')}"
-    if q_BHND.shape[3] not in HEAD_DIMS:
-        return f"takes heads of 64 or 128 channels, not {q_BHND.shape[3]}"
-    if -(-q_BHND.shape[2] // BLOCK) > 1 << 16 or q_BHND.shape[0] * q_BHND.shape[1] > (1 << 16) - 1:
-        return "takes up to 4,194,304 tokens and 65,535 heads over the batch"
-    return ""
+    if dtype not in DTYPES:
+        return f"takes bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
+    return "" if width in HEAD_DIMS else f"takes heads of 64 or 128 channels, not {width}"
 
 
 def lists_of(bits_bhRX: Tensor, batch: int, heads: int) -> Lists:
@@ -162,7 +162,7 @@ def lists_of(bits_bhRX: Tensor, batch: int, heads: int) -> Lists:
             _INT(rows),
             _INT(size),
         )
-    order = count.argsort(-1, descending=True, stable=True).int().expand(batch, heads, size)
+    order = count.argsort(dim=-1, descending=True, stable=True).int().expand(batch, heads, size)
     first = torch.arange(0, batch * heads * size, size, dtype=torch.int32, device=bits.device)
     return Lists(count, column, (order + first.view(batch, heads, 1)).flatten())
 
@@ -187,6 +187,8 @@ def quantise(
     """
     batch, heads, size, width = q_BHND.shape
     blocks, device = -(-size // BLOCK), q_BHND.device
+    if blocks > 1 << 16 or batch * heads >= 1 << 16:
+        raise ValueError(f"q of shape {tuple(q_BHND.shape)}: at most 4,194,304 tokens, and 65,535 heads over the batch")
     tensors = [_rows_at_16_bytes(t) for t in (q_BHND, k_BHND, v_BHND)]
     tiles = torch.empty(3, batch * heads, blocks, BLOCK * width, dtype=torch.uint8, device=device)
     q_step = torch.empty(batch * heads, blocks, device=device)
