@@ -18,14 +18,14 @@ from .contest import BLOCK, SHAPES, Shape, band_mask, error, measured, random_ma
 SCHEMA_VERSION = 1
 L2_BYTES = 256 << 20  # written between two calls to empty the cache
 DENSE = {"cudnn": peers.cudnn, "flash": peers.flash, "flash4": peers.flash4}
-SPARSE = ("flex128", "flex64", "paro")
+SPARSE = ("flex128", "flex64", "paro", "paro_bf16")
 COLUMNS = ("shape", "mask", "density", "who", "kernel_ms", "all_in_ms", "x_cudnn", "tflops", "error")
 
 
 @COMMANDS.register("bench attention", paper="2506.16054")
 def bench(
     shapes: str = "cogvideox,wan480,wan720,flux",
-    peers: str = "cudnn,flash,flash4,flex128,flex64,paro",
+    peers: str = "cudnn,flash,flash4,flex128,flex64,paro,paro_bf16",
     masks: str = "random,band",
     densities: str = "0.5,0.3,0.2",
     variants: bool = False,
@@ -44,7 +44,7 @@ def bench(
 
     Args:
         shapes: names among cogvideox, wan480, wan720, flux, small, with commas.
-        peers: contestants: cudnn, flash, flash4 (dense), flex128, flex64, paro.
+        peers: contestants: cudnn, flash, flash4 (dense), flex128, flex64, paro, paro_bf16 (its control).
         masks: random, band.
         densities: shares of kept blocks.
         variants: time every compiled form of our kernel, beside the one that is used.
@@ -115,7 +115,12 @@ def _rows(
     perm = table[orders].contiguous()
     plain = torch.arange(shape.tokens, dtype=torch.int32, device=device).expand(shape.heads, -1).contiguous()
     blocks = -(-shape.tokens // BLOCK)
-    ours = range(len(peers.native.ALL_VARIANTS[shape.width]) if variants else 1)
+    ours = {}
+    if "paro" in who:
+        first, *others = peers.native.ALL_VARIANTS[shape.width]
+        ours = {"paro": first} | {v.name.removeprefix("attention_"): v for v in others if variants}
+    if "paro_bf16" in who:
+        ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
 
     def contest(label: str, make: Any, mask: str, density: float, keep: Tensor | None, order: Tensor) -> Any:
         try:
@@ -149,9 +154,8 @@ def _rows(
                 yield contest("flex128 64>128", lambda t: peers.flex(t, 128), mask, density, keep, perm)
             if "flex64" in who:
                 yield contest("flex64", lambda t: peers.flex(t, 64), mask, density, keep, perm)
-        for i in ours if "paro" in who else ():
-            label = "paro" if i == 0 else peers.native.ALL_VARIANTS[shape.width][i].name.removeprefix("attention_")
-            yield contest(label, lambda t, i=i: peers.paro(t, i), mask, density, keep, perm)
+        for label, variant in ours.items():
+            yield contest(label, lambda t, v=variant: peers.paro(t, v), mask, density, keep, perm)
 
     for mask, density in [("dense", 1.0), *((m, d) for m in kinds for d in shares)]:
         yield from (row for row in entries(mask, density) if row is not None)

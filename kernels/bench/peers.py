@@ -109,8 +109,8 @@ def flex(task: Task, block: int) -> Contestant:
     return Contestant(kernel, all_in, BlockMask(keep, block), {})
 
 
-def paro(task: Task, variant: int = 0) -> Contestant:
-    """Our kernels for Hopper: pre-pass and 8-bit attention. The mask's bits lie ready; `all_in` makes its lists."""
+def paro(task: Task, variant: native.Variant) -> Contestant:
+    """Our kernels for Hopper: pre-pass and attention. The mask's bits lie ready; `all_in` makes its lists."""
     if reason := native.why_not(task.q_BHND.device, task.q_BHND.dtype, task.q_BHND.shape[3]):
         raise RuntimeError(f"the Hopper kernel {reason}")
     batch, heads, size, width = task.q_BHND.shape
@@ -120,19 +120,19 @@ def paro(task: Task, variant: int = 0) -> Contestant:
         keep = torch.ones(1, 1, blocks, blocks, dtype=torch.bool, device=task.q_BHND.device)
     bits, perm, scale = pack(keep), task.permutation_HN, width**-0.5
     inputs = (task.q_BHND, task.k_BHND, task.v_BHND)
-    given, lists = native.quantise(*inputs, perm, None, scale), native.lists_of(bits, batch, heads)
+    given = native.quantise(*inputs, perm, None, scale, numbers=variant.numbers)
+    lists = native.lists_of(bits, batch, heads)
     out = torch.empty_like(task.q_BHND)
-    chosen = native.ALL_VARIANTS[width][variant]
 
     def kernel() -> Tensor:
-        native.attend(given, lists, perm, out, chosen)
+        native.attend(given, lists, perm, out, variant)
         return out
 
     def all_in() -> Tensor:
-        return native.paro_forward(*inputs, bits, perm, None, scale, variant=chosen)
+        return native.paro_forward(*inputs, bits, perm, None, scale, variant=variant)
 
     parts = {
-        "pre-pass": lambda: native.quantise(*inputs, perm, None, scale),
+        "pre-pass": lambda: native.quantise(*inputs, perm, None, scale, numbers=variant.numbers),
         "lists": lambda: native.lists_of(bits, batch, heads),
     }
     return Contestant(kernel, all_in, None if task.keep_1HRC is None else BlockMask(keep), parts)

@@ -17,7 +17,7 @@ from .driver import FOLDER, kernel, launch
 BLOCK = 64
 HEAD_DIMS = (64, 128)
 DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-FILES = ("prepass.fatbin", "attention_int8.fatbin")
+FILES = ("prepass.fatbin", "attention_int8.fatbin", "attention_bf16.fatbin")
 _POINTER, _LONG, _INT, _FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 
 
@@ -30,22 +30,34 @@ class Variant:
         blocks: key blocks a step.
         slots: steps whose keys and values are on the chip.
         residents: thread blocks a multiprocessor.
+        numbers: `int8`, or `bf16`: the control.
     """
 
     width: int
     blocks: int
     slots: int
     residents: int
+    numbers: str = "int8"
+
+    @property
+    def file(self) -> str:
+        """That holds the kernel."""
+        return f"attention_{self.numbers}.fatbin"
 
     @property
     def name(self) -> str:
-        """Of the kernel in cuda/attention_int8.cu."""
-        return f"attention_int8_d{self.width}_k{self.blocks}_s{self.slots}_c{self.residents}"
+        """Of the kernel."""
+        return f"attention_{self.numbers}_d{self.width}_k{self.blocks}_s{self.slots}_c{self.residents}"
+
+    @property
+    def tile_bytes(self) -> int:
+        """Of 64 tokens of a head."""
+        return BLOCK * self.width * (1 if self.numbers == "int8" else 2)
 
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory: alignment, the queries' tile, the ring, its barriers."""
-        return 1024 + BLOCK * self.width * (1 + 2 * self.blocks * self.slots) + 8 * (2 * self.slots + 1)
+        return 1024 + self.tile_bytes * (1 + 2 * self.blocks * self.slots) + 8 * (2 * self.slots + 1)
 
 
 # for each width, the quickest first: what is measured by `fulgurite bench attention`
@@ -53,6 +65,7 @@ ALL_VARIANTS = {
     64: (Variant(64, 2, 4, 3), Variant(64, 1, 6, 4), Variant(64, 2, 6, 2)),
     128: (Variant(128, 1, 4, 3), Variant(128, 2, 3, 2), Variant(128, 1, 6, 2)),
 }
+CONTROLS = {64: Variant(64, 1, 4, 3, "bf16"), 128: Variant(128, 1, 3, 2, "bf16")}
 
 
 class Arguments(ctypes.Structure):
@@ -89,7 +102,7 @@ class Quantised:
     """q, k and v as the attention kernel reads them.
 
     Attributes:
-        q, k, v: uint8 [B * H, R, 64 * D], tiles (tiles.py).
+        q, k, v: uint8 [B * H, R, 64 * D], tiles (tiles.py); of twice as many bytes for the control.
         q_step: float32 [B * H, R], times the scale of the scores and log2 e.
         k_meta: int32 [B * H, R, 4]: step (float), nothing, and a bit for each key that is seen.
         v_step: float32 [B * H, D].
@@ -175,8 +188,9 @@ def quantise(
     key_mask_BN: Tensor | None,
     scale: float,
     smooth: bool = True,
+    numbers: str = "int8",
 ) -> Quantised:
-    """q, k and v in their heads' orders, in 8 bits.
+    """q, k and v in their heads' orders, in 8 bits, or as they are for the control.
 
     Args:
         q_BHND, k_BHND, v_BHND: bfloat16 or float16 on the GPU.
@@ -184,16 +198,18 @@ def quantise(
         key_mask_BN: bool in the tokens' own order, False = a key that nobody sees.
         scale: of the scores.
         smooth: take K's mean off.
+        numbers: `int8`, or `bf16` (of bfloat16 inputs alone, not smoothed).
     """
     batch, heads, size, width = q_BHND.shape
     blocks, device = -(-size // BLOCK), q_BHND.device
     if blocks > 1 << 16 or batch * heads >= 1 << 16:
         raise ValueError(f"q of shape {tuple(q_BHND.shape)}: at most 4,194,304 tokens, and 65,535 heads over the batch")
     tensors = [_rows_at_16_bytes(t) for t in (q_BHND, k_BHND, v_BHND)]
-    tiles = torch.empty(3, batch * heads, blocks, BLOCK * width, dtype=torch.uint8, device=device)
+    bytes_each = BLOCK * width * (1 if numbers == "int8" else 2)
+    tiles = torch.empty(3, batch * heads, blocks, bytes_each, dtype=torch.uint8, device=device)
     q_step = torch.empty(batch * heads, blocks, device=device)
     k_meta = torch.empty(batch * heads, blocks, 4, dtype=torch.int32, device=device)
-    mean_and_step = torch.empty(2, batch * heads, width, device=device)
+    mean_and_step = torch.ones(2, batch * heads, width, device=device)
     chunks = min(32, max(1, size // 256))
     partial = torch.empty(batch * heads, chunks, 2, width, device=device)
     done = torch.zeros(batch * heads, dtype=torch.int32, device=device)
@@ -204,11 +220,14 @@ def quantise(
         mean_and_step[0].data_ptr(), mean_and_step[1].data_ptr(), *(t.data_ptr() for t in tiles),
         q_step.data_ptr(), k_meta.data_ptr(), scale * math.log2(math.e), heads, size, blocks, chunks, int(smooth),
     )  # fmt: skip
-    end = f"{DTYPES[q_BHND.dtype]}_d{width}"
+    end, grid = f"{DTYPES[q_BHND.dtype]}_d{width}", (blocks, batch * heads, 3)
     with torch.cuda.device(device):
-        statistics = kernel("prepass.fatbin", f"statistics_{end}", 0, device.index)
-        launch(statistics, (chunks, batch * heads, 1), 256, 0, given)
-        launch(kernel("prepass.fatbin", f"quantise_{end}", 0, device.index), (blocks, batch * heads, 3), 128, 0, given)
+        if numbers == "bf16":
+            launch(kernel("attention_bf16.fatbin", f"arrange_{end}", 0, device.index), grid, 128, 0, given)
+        else:
+            statistics = kernel("prepass.fatbin", f"statistics_{end}", 0, device.index)
+            launch(statistics, (chunks, batch * heads, 1), 256, 0, given)
+            launch(kernel("prepass.fatbin", f"quantise_{end}", 0, device.index), grid, 128, 0, given)
     return Quantised(*tiles, q_step, k_meta, mean_and_step[1], mean_and_step[0], (batch, heads, size, width))
 
 
@@ -226,7 +245,7 @@ def attend(
         heads, blocks, size, lists.count.shape[1], lists.count.shape[0], int(out_BHND.dtype == torch.float16),
     )  # fmt: skip
     with torch.cuda.device(device):
-        function = kernel("attention_int8.fatbin", variant.name, variant.shared_bytes, device.index)
+        function = kernel(variant.file, variant.name, variant.shared_bytes, device.index)
         launch(function, (lists.work.numel(), 1, 1), 128, variant.shared_bytes, arguments)
 
 
@@ -246,7 +265,8 @@ def paro_forward(
     Returns:
         [B, H, N, D] in q's dtype.
     """
-    given = quantise(q_BHND, k_BHND, v_BHND, permutation_HN, key_mask_BN, scale, smooth)
+    numbers = "int8" if variant is None else variant.numbers
+    given = quantise(q_BHND, k_BHND, v_BHND, permutation_HN, key_mask_BN, scale, smooth, numbers)
     lists = lists_of(bits_bhRX, *q_BHND.shape[:2])
     out = torch.empty(q_BHND.shape, dtype=q_BHND.dtype, device=q_BHND.device)
     attend(given, lists, permutation_HN, out, variant)

@@ -1,5 +1,5 @@
 // One hardware assumption a kernel: tests run them on a GPU to tell a wrong layout from a wrong algorithm.
-#include "attention_int8.cuh"
+#include "int8.cuh"
 
 // Where accumulator i of this thread lies in a tile: row, column.
 __device__ int2 place_of(int i) {

@@ -1,0 +1,131 @@
+// Block-sparse attention in 8 bits for sm_90a: the function of numerics.py, one row of 64 queries a warpgroup.
+//
+// S = Q K^T by wgmma s8 (queries and keys from shared memory), P = round(255 exp(S - maximum)) packed to u8 in
+// registers, O += P V by wgmma u8 x s8 (values transposed, their keys in the order in which P's registers lie). O stays
+// int32: when a row's maximum moves it is rescaled in place, and before 127 x sum(P) could pass 2^31 too.
+#pragma once
+#include "attend.cuh"
+
+constexpr float BIAS = 12582912.f;   // 1.5 x 2^23: an int32 sum that starts at its bit pattern reads as BIAS + sum
+constexpr int BIAS_BITS = 0x4B400000;
+constexpr float GUARD = 2.f;         // steps of S that the maximum is taken too high, so that rounding never passes 255
+constexpr float ROUND = 8388608.f;   // 2^23: adding it leaves the nearest integer in the low bits
+constexpr int CHECK_BLOCKS = 128;    // key blocks between two looks at whether O could overflow
+constexpr float FULL_SUM = 16909320.f;  // 2^31 / 127
+
+template <int KB>
+struct Softmax {
+  static constexpr int PACKED = 8 * KB;
+  float top[2], log_top[2], maximum[2], sum[2], alpha[2];  // of the two rows of 64 that a thread holds
+  bool moved;
+
+  __device__ Softmax() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) top[r] = 255.f, log_top[r] = 7.994353437f, maximum[r] = NONE, sum[r] = 0.f;
+  }
+
+  // Scores (biased integers) to P, in the low byte; updates maximum, sum and alpha.
+  __device__ void step(int t, int (&s)[32 * KB], const float (&scale)[KB], const uint64_t (&valid)[KB]) {
+    const int lane = threadIdx.x % 32;
+    float shrink[2] = {1.f, 1.f};
+    if (t * KB % CHECK_BLOCKS == 0) look_for_overflow(shrink);
+#pragma unroll
+    for (int part = 0; part < KB; ++part) {
+      if (valid[part] != ~0ull) {
+        uint64_t bits = valid[part] >> (lane % 4 * 2);
+#pragma unroll
+        for (int i = 0; i < 32; ++i)
+          if (!(bits >> (i / 4 * 8 + i % 2) & 1)) s[part * 32 + i] = (int)0xFF800000;  // -inf
+      }
+    }
+    float now[2] = {maximum[0], maximum[1]};
+#pragma unroll
+    for (int part = 0; part < KB; ++part) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float most = __int_as_float(s[part * 32 + 2 * r]);
+#pragma unroll
+        for (int i = 0; i < 32; ++i)
+          if (i / 2 % 2 == r) most = fmaxf(most, __int_as_float(s[part * 32 + i]));
+        now[r] = fmaxf(now[r], (most - BIAS) * scale[part]);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 1));
+      now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 2));
+      alpha[r] = exp2_fast(maximum[r] - now[r]) * shrink[r];
+    }
+    moved = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f);
+    float more[2] = {0.f, 0.f};
+#pragma unroll
+    for (int part = 0; part < KB; ++part) {
+      float minus[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        maximum[r] = now[r];
+        minus[r] = -fmaf(BIAS + GUARD, scale[part], now[r] - log_top[r]);
+      }
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        float e = exp2_fast(fmaf(__int_as_float(s[part * 32 + i]), scale[part], minus[i / 2 % 2]));
+        more[i / 2 % 2] += e;
+        s[part * 32 + i] = __float_as_int(e + ROUND);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r]);
+  }
+
+  // A row whose sum of P nears what int32 holds for O goes on with P of half the size: factors for sum and O.
+  __device__ void look_for_overflow(float (&shrink)[2]) {
+    const float room = FULL_SUM - 255.f * BLOCK * (CHECK_BLOCKS + 2 * KB);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float all = sum[r] + __shfl_xor_sync(~0u, sum[r], 1);
+      all += __shfl_xor_sync(~0u, all, 2);
+      float next = all > room ? floorf(top[r] * 0.5f) : top[r];
+      shrink[r] = next / top[r];
+      top[r] = next;
+      log_top[r] = log2f(next);
+    }
+  }
+
+  // The low bytes as wgmma reads them from registers: for 32 keys (row, row + 8) x (first 16 keys, last 16).
+  static __device__ void pack(const int (&s)[32 * KB], uint32_t (&p)[8 * KB]) {
+#pragma unroll
+    for (int i = 0; i < 8 * KB; ++i) {
+      const int* from = s + i / 4 * 16 + i / 2 % 2 * 8 + i % 2 * 2;
+      p[i] = __byte_perm(__byte_perm(from[0], from[1], 0x0040), __byte_perm(from[4], from[5], 0x0040), 0x5410);
+    }
+  }
+
+  template <int SIZE>
+  __device__ void rescale(int (&o)[SIZE]) const {
+    if (moved) {
+#pragma unroll
+      for (int i = 0; i < SIZE; ++i) o[i] = __float2int_rn(__int2float_rn(o[i]) * alpha[i / 2 % 2]);
+    }
+  }
+};
+
+template <int WIDTH, int BLOCKS>
+struct Int8 {
+  static constexpr int D = WIDTH, KB = BLOCKS, TILE = BLOCK * D;
+  using Number = int;
+  using Rows = Softmax<KB>;
+  static __device__ int start() { return BIAS_BITS; }
+
+  static __device__ void scores(int (&s)[32 * KB], uint32_t q, uint32_t k) {
+#pragma unroll
+    for (int step = 0; step < D / 32; ++step) wgmma_s8(s, descriptor(q, D) + 2 * step, descriptor(k, D) + 2 * step);
+  }
+  static __device__ void values(int (&o)[D / 2], const uint32_t (&p)[8 * KB], uint32_t v) {
+#pragma unroll
+    for (int part = 0; part < KB; ++part) {
+#pragma unroll
+      for (int step = 0; step < 2; ++step)
+        wgmma_u8s8(o, p + part * 8 + step * 4, descriptor(v + part * TILE, BLOCK) + 2 * step);
+    }
+  }
+};
