@@ -56,8 +56,8 @@ class Variant:
 
     @property
     def shared_bytes(self) -> int:
-        """Dynamic shared memory: alignment, the queries' tile, the ring, its barriers."""
-        return 1024 + self.tile_bytes * (1 + 2 * self.blocks * self.slots) + 8 * (2 * self.slots + 1)
+        """Dynamic shared memory: the queries' tile, the ring, its barriers."""
+        return self.tile_bytes * (1 + 2 * self.blocks * self.slots) + 8 * (2 * self.slots + 1)
 
 
 # for each width, the quickest first: what is measured by `fulgurite bench attention`
@@ -75,7 +75,7 @@ class Arguments(ctypes.Structure):
         *((name, _POINTER) for name in ("q", "k", "v", "q_step", "k_meta", "v_step", "work", "count", "column")),
         *((name, _POINTER) for name in ("permutation", "out")),
         *((name, _LONG) for name in ("out_b", "out_h", "out_n")),
-        *((name, _INT) for name in ("num_heads", "num_blocks", "num_tokens", "mask_heads", "mask_batches", "half")),
+        *((name, _INT) for name in ("num_heads", "num_blocks", "num_tokens", "mask_heads", "mask_batches", "out_half")),
     ]
 
 

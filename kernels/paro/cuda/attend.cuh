@@ -12,8 +12,7 @@ template <typename Policy, int STAGES>
 __device__ __forceinline__ void attend(const Arguments& p) {
   constexpr int D = Policy::D, KB = Policy::KB, TILE = Policy::TILE;
   using Number = typename Policy::Number;
-  extern __shared__ uint8_t raw[];
-  uint8_t* s_q = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(raw) + 1023) & ~uintptr_t(1023));
+  extern __shared__ __align__(1024) uint8_t s_q[];  // the queries' tile, then the ring, then its barriers
   Row at(p);
   Ring<TILE, KB, STAGES> ring;
   ring.slots = s_q + TILE;
