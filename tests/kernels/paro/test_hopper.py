@@ -55,6 +55,11 @@ def seen(given: native.Quantised) -> Tensor:
     return unpack(given.k_meta[..., 2:].contiguous().view(torch.uint8), 64).flatten(1)
 
 
+def row_steps(given: native.Quantised) -> tuple[Tensor, Tensor]:
+    """Of the blocks of queries and of keys."""
+    return given.q_step, given.k_meta.view(torch.float32)[..., 0]
+
+
 def by_its_own_integers(given: native.Quantised, keep: Tensor, perm: Tensor) -> Tensor:
     """Attention in float64 of the integers that the pre-pass made, in the tokens' own order."""
     batch, heads, size, width = given.shape
@@ -66,8 +71,8 @@ def by_its_own_integers(given: native.Quantised, keep: Tensor, perm: Tensor) -> 
     dense = keep.expand(batch, heads, -1, -1).flatten(0, 1).repeat_interleave(64, 1).repeat_interleave(64, 2)
     scores = (q @ k.mT * math.log(2)).masked_fill(~(dense & seen(given)[:, None]), -math.inf)
     p = (scores - scores.amax(2, keepdim=True).clamp_min(-1e30)).exp()
-    rounded = (p * 255).round()
-    made = (rounded @ v / rounded.sum(2, keepdim=True).clamp_min(1))[:, :size].unflatten(0, (batch, heads))
+    rounded = (p * 255).round() / 255
+    made = (rounded @ v / p.sum(2, keepdim=True).clamp_min(1e-30))[:, :size].unflatten(0, (batch, heads))
     return reorder(made, inverse(perm.long()))
 
 
