@@ -5,12 +5,11 @@ Tokens are already in the plan's order (`orders.reorder`). The softmax runs over
 
     S = (Q_int K_int^T) s_q s_k scale            Q, K: a scale for every 64 rows of a head, symmetric, amax / 127
     p = exp(S - max of the row)                  K: its mean over the tokens is taken off first, which S does not feel
-    O = (P_int V_int) s_v / sum(P_int)           P: unsigned, round(255 p); V: a scale for every channel
+    O = (P_int V_int) s_p s_v / sum(p)           P: unsigned, round(255 p), s_p = 1 / 255; V: a scale for every channel
 
-The sum is that of the rounded P: what rounding takes from a long thin tail, it takes from both. At 4 bits Q and K have
-amax / 7, P a scale for every 64x64 block (its maximum / 15; the sum is that of the unrounded P) and V one for every 64
-keys by 64 channels (amax / 7): the groups of arXiv 2506.16054, section 4.3. The integers lie in floating-point numbers
-here, which hold products and sums of Q and K exactly.
+At 4 bits Q and K have amax / 7, P a scale for every 64x64 block (its maximum / 15) and V one for every 64 keys by 64
+channels (amax / 7): the groups of arXiv 2506.16054, section 4.3. The integers lie in floating-point numbers here,
+which hold products and sums of Q and K exactly.
 
 Axis legend: B batch, H head, N query, M key, D head channel, E value channel, R query block, C key block.
 """
@@ -135,13 +134,12 @@ def _some_rows(
     top_BHN1 = scores_BHNM.detach().amax(-1, keepdim=True)
     top_BHN1 = top_BHN1.masked_fill(top_BHN1 == float("-inf"), 0.0)  # a row without keys: exp(-inf - 0) = 0
     p_BHNM = torch.exp(scores_BHNM - top_BHN1)
-    by_block = how.p_scale == "block" or how.pv == "int4"
-    if how.pv == "int8" and not by_block:
-        p_BHNM = (p_BHNM * 255).round() / 255
     total_BHN1 = p_BHNM.sum(-1, keepdim=True)
     total_BHN1 = total_BHN1.masked_fill(total_BHN1 == 0, 1.0)
-    if how.pv != "float" and by_block:
-        p_BHNM = _rounded_blocks(p_BHNM, 255 if how.pv == "int8" else 15)
+    if how.pv != "float":
+        top = 255 if how.pv == "int8" else 15
+        by_block = how.p_scale == "block" or how.pv == "int4"
+        p_BHNM = _rounded_blocks(p_BHNM, top) if by_block else (p_BHNM * top).round() / top
     return (p_BHNM @ v_BHME) / total_BHN1
 
 

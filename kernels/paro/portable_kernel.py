@@ -37,10 +37,10 @@ def attend(
         now = tl.maximum(top, tl.max(scores, 1))
         shrink = tl.exp2(top - now)
         p = tl.exp2(scores - now[:, None])
-        p = tl.floor(p * 255.0 + 0.5)
         total = total * shrink + tl.sum(p, 1)
-        out = out * shrink[:, None] + tl.dot(p.to(tl.float16), v)
+        ints = tl.floor(p * 255.0 + 0.5).to(tl.float16)
+        out = out * shrink[:, None] + tl.dot(ints, v)
         top = now
     total = tl.where(total > 0, total, 1.0)
-    out = out / total[:, None] * tl.load(v_step_ptr + bh * D + channel)[None, :]
+    out = out / (total * 255.0)[:, None] * tl.load(v_step_ptr + bh * D + channel)[None, :]
     tl.store(out_ptr + (base + rows)[:, None] * D + channel, out, mask=inside[:, None])

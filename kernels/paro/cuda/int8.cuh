@@ -24,7 +24,7 @@ struct Softmax {
     for (int r = 0; r < 2; ++r) top[r] = 255.f, log_top[r] = 7.994353437f, maximum[r] = NONE, sum[r] = 0.f;
   }
 
-  // Scores (biased integers) to P, in the low byte; updates maximum and alpha, and the sum for alpha.
+  // Scores (biased integers) to P, in the low byte; updates maximum, sum and alpha.
   __device__ void step(int t, int (&s)[32 * KB], const float (&scale)[KB], const uint64_t (&valid)[KB]) {
     const int lane = threadIdx.x % 32;
     float shrink[2] = {1.f, 1.f};
@@ -57,6 +57,7 @@ struct Softmax {
       alpha[r] = exp2_fast(maximum[r] - now[r]) * shrink[r];
     }
     moved = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f);
+    float more[2] = {0.f, 0.f};
 #pragma unroll
     for (int part = 0; part < KB; ++part) {
       float minus[2];
@@ -68,11 +69,12 @@ struct Softmax {
 #pragma unroll
       for (int i = 0; i < 32; ++i) {
         float e = exp2_fast(fmaf(__int_as_float(s[part * 32 + i]), scale[part], minus[i / 2 % 2]));
+        more[i / 2 % 2] += e;
         s[part * 32 + i] = __float_as_int(e + ROUND);
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) sum[r] *= alpha[r];
+    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r]);
   }
 
   // A row whose sum of P nears what int32 holds for O goes on with P of half the size: factors for sum and O.
@@ -90,21 +92,12 @@ struct Softmax {
   }
 
   // The low bytes as wgmma reads them from registers: for 32 keys (row, row + 8) x (first 16 keys, last 16).
-  static __device__ void arrange(const int (&s)[32 * KB], uint32_t (&p)[8 * KB]) {
+  static __device__ void pack(const int (&s)[32 * KB], uint32_t (&p)[8 * KB]) {
 #pragma unroll
     for (int i = 0; i < 8 * KB; ++i) {
       const int* from = s + i / 4 * 16 + i / 2 % 2 * 8 + i % 2 * 2;
       p[i] = __byte_perm(__byte_perm(from[0], from[1], 0x0040), __byte_perm(from[4], from[5], 0x0040), 0x5410);
     }
-  }
-  // The same, and the sum of what was rounded: a quarter of the additions that unrounded P would take.
-  __device__ void pack(const int (&s)[32 * KB], uint32_t (&p)[8 * KB]) {
-    arrange(s, p);
-    uint32_t more[2] = {0, 0};
-#pragma unroll
-    for (int i = 0; i < 8 * KB; ++i) more[i % 2] = __dp4a(p[i], 0x01010101u, more[i % 2]);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) sum[r] += __uint2float_rn(more[r]);
   }
 
   template <int SIZE>

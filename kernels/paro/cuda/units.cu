@@ -52,7 +52,7 @@ __device__ void unit_values(const uint8_t* tile, const uint8_t* p, int* out) {
   for (int i = 0; i < 32; ++i) s[i] = __float_as_int(ROUND + p[place_of(i).x * 64 + place_of(i).y]);
 #pragma unroll
   for (int i = 0; i < D / 2; ++i) o[i] = 0;
-  Softmax<1>::arrange(s, packed);
+  Softmax<1>::pack(s, packed);
   pin(o);
   wgmma_fence();
 #pragma unroll
