@@ -16,7 +16,6 @@ from . import peers
 from .contest import BLOCK, SHAPES, Shape, band_mask, error, measured, random_mask
 
 SCHEMA_VERSION = 1
-L2_BYTES = 256 << 20  # written between two calls to empty the cache
 DENSE = {"cudnn": peers.cudnn, "flash": peers.flash, "flash4": peers.flash4}
 SPARSE = ("flex128", "flex64", "paro", "paro_bf16")
 COLUMNS = ("shape", "mask", "density", "who", "kernel_ms", "all_in_ms", "x_cudnn", "tflops", "error")
@@ -29,7 +28,6 @@ def bench(
     masks: str = "random,band",
     densities: str = "0.5,0.3,0.2",
     variants: bool = False,
-    cold: bool = False,
     seed: int = 0,
     json: Path | None = None,
     plot: Path | None = None,
@@ -39,7 +37,8 @@ def bench(
 
     Masks keep 64x64 blocks, other ones for every head; `flex128` is timed on masks that keep blocks of 128 at the same
     density, its best case, and on the mask of 64 coarsened to 128 (`flex128 64>128`). Times are medians by CUDA events;
-    ratios are to dense cuDNN in the same run, all-in. Errors are relative L2 distances from float32 attention under the
+    ratios are to dense cuDNN, all-in,
+    in turns with the contestant: a GPU's clock falls under load. Errors are relative L2 distances from float32 attention under the
     contestant's own mask. A contestant that cannot run is named with the reason.
 
     Args:
@@ -48,7 +47,6 @@ def bench(
         masks: random, band.
         densities: shares of kept blocks.
         variants: time every compiled form of our kernel, beside the one that is used.
-        cold: empty the L2 cache between calls.
         seed: of inputs, orders and masks.
         json: file for the numbers.
         plot: PNG to draw.
@@ -63,15 +61,11 @@ def bench(
     if not torch.cuda.is_available():
         raise UserError("bench attention measures GPUs: PyTorch sees no CUDA GPU here\nRun it on a machine with one.")
     device = torch.device("cuda", torch.cuda.current_device())
-    flush = torch.empty(L2_BYTES, dtype=torch.uint8, device=device) if cold else None
     print(" ".join(f"{c:>9}" for c in COLUMNS), flush=True)
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for name in chosen:
-        base: float | None = None
-        for row in _rows(name, SHAPES[name], who, kinds, shares, variants, seed, device, flush, failed):
-            base = row["all_in_ms"] if row["who"] == "cudnn" else base
-            row["x_cudnn"] = None if base is None else base / row["all_in_ms"]
+        for row in _rows(name, SHAPES[name], who, kinds, shares, variants, seed, device, failed):
             rows.append(row)
             print(" ".join(f"{_cell(row[c]):>9}" for c in COLUMNS) + "  " + _cell(row["parts"]), flush=True)
     for label, reason in failed.items():
@@ -83,7 +77,6 @@ def bench(
             "device": torch.cuda.get_device_name(device),
             "torch": torch.__version__,
             "cudnn": torch.backends.cudnn.version(),
-            "cold": cold,
             "seed": seed,
             "rows": rows,
             "failed": failed,
@@ -103,7 +96,6 @@ def _rows(
     variants: bool,
     seed: int,
     device: torch.device,
-    flush: Tensor | None,
     failed: dict[str, str],
 ) -> Iterator[dict[str, Any]]:
     """The numbers of a shape, a contestant at a time."""
@@ -122,21 +114,25 @@ def _rows(
     if "paro_bf16" in who:
         ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
 
+    base = peers.cudnn(peers.Task(q, k, v, plain, None)).all_in if "cudnn" in who else None
+
     def contest(label: str, make: Any, mask: str, density: float, keep: Tensor | None, order: Tensor) -> Any:
         try:
             entrant = make(peers.Task(q, k, v, order, keep))
             out = entrant.all_in()
-            kernel, all_in = measured(entrant.kernel, flush), measured(entrant.all_in, flush)
-            parts = {part: measured(run, flush) for part, run in entrant.parts.items()}
+            kernel, _ = measured(entrant.kernel)
+            all_in, dense = measured(entrant.all_in, base)
+            parts = {part: measured(run)[0] for part, run in entrant.parts.items()}
         except (RuntimeError, ImportError, TypeError, ValueError) as reason:  # another library's own refusals too
             failed[f"{label} on {name}"] = str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)
             return None
         ran = 1.0 if entrant.mask is None else float(entrant.mask.keep.float().mean())
         return {
             "shape": name, "mask": mask, "density": density, "who": label,
-            "kernel_ms": kernel.median, "all_in_ms": all_in.median, "x_cudnn": None,
+            "kernel_ms": kernel.median, "all_in_ms": all_in.median, "x_cudnn": dense and dense.median / all_in.median,
             "tflops": shape.flops(ran) / kernel.median / 1e9, "ran_density": ran,
             "error": error(out, q, k, v, entrant.mask, order),
+            "cudnn_beside_ms": dense and dense.median,
             "kernel_spread_ms": [kernel.low, kernel.high], "all_in_spread_ms": [all_in.low, all_in.high],
             "parts": {part: time.median for part, time in parts.items()},
         }  # fmt: skip

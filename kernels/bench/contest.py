@@ -18,6 +18,7 @@ from ..paro.orders import Layout
 BLOCK = 64
 WARM_UPS = 3
 ROUNDS = 20
+LEAD_CYCLES = 1_000_000  # of the GPU's clock, about half a millisecond
 BUDGET_MS = 1500.0  # of the timed rounds of one cell; at least 5 are run
 ERROR_HEADS, ERROR_BLOCKS = 2, 6  # the exact output is computed for these, spread over the shape
 
@@ -63,6 +64,12 @@ class Timing:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, times: list[float]) -> Timing:
+        """Of single runs."""
+        ranked = sorted(times)
+        return cls(statistics.median(ranked), ranked[len(ranked) // 10], ranked[-1 - len(ranked) // 10])
+
 
 def random_mask(heads: int, blocks: int, density: float, seed: int, device: torch.device) -> Tensor:
     """Blocks kept at random, with each row's diagonal one; bool [1, H, R, R]."""
@@ -87,23 +94,28 @@ def coarsened(keep_1HRC: Tensor, side: int) -> Tensor:
     return wide.unflatten(3, (-1, side)).unflatten(2, (-1, side)).any(5).any(3)
 
 
-def measured(run: Callable[[], object], flush: Tensor | None = None) -> Timing:
-    """Time of a call on the GPU by events, after warm-up; `flush`, written between calls, empties the L2 cache."""
-    for _ in range(WARM_UPS):
-        run()
+def measured(run: Callable[[], object], beside: Callable[[], object] | None = None) -> tuple[Timing, Timing | None]:
+    """Time of a call on the GPU by events, after warm-up; and of another that takes turns with it, so that a clock which
+    falls under load falls for both.
+
+    The GPU waits a little before each call, so that the CPU's launching is ahead of it, as in a model.
+    """
+    runs = [run] if beside is None else [run, beside]
+    for each in runs * WARM_UPS:
+        each()
     torch.cuda.synchronize()
-    times: list[float] = []
-    while len(times) < ROUNDS and (len(times) < 5 or sum(times) < BUDGET_MS):
-        if flush is not None:
-            flush.zero_()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    ranked = sorted(times)
-    return Timing(statistics.median(ranked), ranked[len(ranked) // 10], ranked[-1 - len(ranked) // 10])
+    times: list[list[float]] = [[] for _ in runs]
+    while len(times[0]) < ROUNDS and (len(times[0]) < 5 or sum(map(sum, times)) < BUDGET_MS):
+        for each, found in zip(runs, times, strict=True):
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            torch.cuda._sleep(LEAD_CYCLES)
+            start.record()
+            each()
+            end.record()
+            torch.cuda.synchronize()
+            found.append(start.elapsed_time(end))
+    made = [Timing.of(found) for found in times]
+    return made[0], made[1] if len(made) > 1 else None
 
 
 def error(

@@ -70,7 +70,7 @@ def flash(task: Task) -> Contestant:
 
 def flash4(task: Task) -> Contestant:
     """FlashAttention-4 (flash_attn.cute), dense."""
-    from flash_attn.cute import flash_attn_func  # type: ignore[import-not-found]
+    from flash_attn.cute import flash_attn_func
 
     q, k, v = (t.transpose(1, 2).contiguous() for t in (task.q_BHND, task.k_BHND, task.v_BHND))
 

@@ -164,20 +164,16 @@ def lists_of(bits_bhRX: Tensor, batch: int, heads: int) -> Lists:
     b, h, size, _ = bits.shape
     count = torch.empty(b, h, size, dtype=torch.int32, device=bits.device)
     column = torch.empty(b, h, size, size, dtype=torch.int16, device=bits.device)
-    rows = b * h * size
+    work = torch.empty(batch * heads * size, dtype=torch.int32, device=bits.device)
+    rows, index = b * h * size, bits.device.index
     with torch.cuda.device(bits.device):
-        launch(
-            kernel("prepass.fatbin", "kept_columns", 0, bits.device.index),
-            ((rows + 3) // 4, 1, 1),
-            128,
-            0,
-            *(_POINTER(t.data_ptr()) for t in (bits, count, column)),
-            _INT(rows),
-            _INT(size),
-        )
-    order = count.argsort(dim=-1, descending=True, stable=True).int().expand(batch, heads, size)
-    first = torch.arange(0, batch * heads * size, size, dtype=torch.int32, device=bits.device)
-    return Lists(count, column, (order + first.view(batch, heads, 1)).flatten())
+        pointers = (_POINTER(t.data_ptr()) for t in (bits, count, column))
+        columns = kernel("prepass.fatbin", "kept_columns", 0, index)
+        launch(columns, ((rows + 3) // 4, 1, 1), 128, 0, *pointers, _INT(rows), _INT(size))
+        pointers = (_POINTER(t.data_ptr()) for t in (count, work))
+        longest = kernel("prepass.fatbin", "longest_first", 0, index)
+        launch(longest, ((size + 127) // 128, batch * heads, 1), 128, 0, *pointers, *map(_INT, (size, heads, h, b)))
+    return Lists(count, column, work)
 
 
 def quantise(
@@ -228,7 +224,8 @@ def quantise(
             statistics = kernel("prepass.fatbin", f"statistics_{end}", 0, device.index)
             launch(statistics, (chunks, batch * heads, 1), 256, 0, given)
             launch(kernel("prepass.fatbin", f"quantise_{end}", 0, device.index), grid, 128, 0, given)
-    return Quantised(*tiles, q_step, k_meta, mean_and_step[1], mean_and_step[0], (batch, heads, size, width))
+    k_mean, v_step = mean_and_step
+    return Quantised(tiles[0], tiles[1], tiles[2], q_step, k_meta, v_step, k_mean, (batch, heads, size, width))
 
 
 def attend(

@@ -5,7 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def attend(
+def attend(  # type: ignore[no-untyped-def]
     q_ptr, k_ptr, v_ptr, q_step_ptr, k_step_ptr, v_step_ptr, seen_ptr, count_ptr, column_ptr, out_ptr,
     size, heads, blocks, mask_batches, mask_heads, D: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip

@@ -2,7 +2,7 @@
 //
 // S = Q K^T by wgmma s8 (queries and keys from shared memory), P = round(255 exp(S - maximum)) packed to u8 in
 // registers, O += P V by wgmma u8 x s8 (values transposed, their keys in the order in which P's registers lie). O stays
-// int32: when a row's maximum moves it is rescaled in place, and before 127 x sum(P) could pass 2^31 too.
+// int32: when a row's maximum moves it is rescaled in place, and before 127 x sum(P) could pass 2^30 too.
 #pragma once
 #include "attend.cuh"
 
@@ -11,7 +11,7 @@ constexpr int BIAS_BITS = 0x4B400000;
 constexpr float GUARD = 2.f;         // steps of S that the maximum is taken too high, so that rounding never passes 255
 constexpr float ROUND = 8388608.f;   // 2^23: adding it leaves the nearest integer in the low bits
 constexpr int CHECK_BLOCKS = 128;    // key blocks between two looks at whether O could overflow
-constexpr float FULL_SUM = 16909320.f;  // 2^31 / 127
+constexpr float FULL_SUM = 8454660.f;  // 2^30 / 127: `rescale` doubles O
 
 template <int KB>
 struct Softmax {
@@ -100,11 +100,14 @@ struct Softmax {
     }
   }
 
+  // o x alpha in integers: (2 o + 1) (2^31 alpha) / 2^32, rounded down, is o for alpha = 1. Conversions to float and back
+  // would share a unit with exp2.
   template <int SIZE>
   __device__ void rescale(int (&o)[SIZE]) const {
     if (moved) {
+      const int factor[2] = {__float2int_rn(alpha[0] * 2147483648.f), __float2int_rn(alpha[1] * 2147483648.f)};
 #pragma unroll
-      for (int i = 0; i < SIZE; ++i) o[i] = __float2int_rn(__int2float_rn(o[i]) * alpha[i / 2 % 2]);
+      for (int i = 0; i < SIZE; ++i) o[i] = __mulhi(2 * o[i] + 1, factor[i / 2 % 2]);
     }
   }
 };

@@ -208,6 +208,25 @@ extern "C" __global__ void __launch_bounds__(128)
   if (lane == 0) count[row] = found;
 }
 
+// The order in which a head's rows are computed, the longest first: work[place] = head * blocks + row.
+// count: [lists, blocks]; grid: (blocks / 128, heads over the batch).
+extern "C" __global__ void __launch_bounds__(128)
+    longest_first(const int* count, int* work, int blocks, int heads, int mask_heads, int mask_batches) {
+  __shared__ int shared[128];
+  const int bh = blockIdx.y, row = blockIdx.x * 128 + threadIdx.x;
+  const int* counts = count + (bh / heads % mask_batches * mask_heads + bh % heads % mask_heads) * blocks;
+  const int mine = row < blocks ? counts[row] : 0;
+  int place = 0;
+  for (int first = 0; first < blocks; first += 128) {
+    __syncthreads();
+    shared[threadIdx.x] = first + threadIdx.x < blocks ? counts[first + threadIdx.x] : -1;
+    __syncthreads();
+#pragma unroll 8
+    for (int i = 0; i < 128; ++i) place += shared[i] > mine || (shared[i] == mine && first + i < row);
+  }
+  if (row < blocks) work[bh * blocks + place] = bh * blocks + row;
+}
+
 #define KERNELS(NAME, T, D)                                                                                            \
   extern "C" __global__ void __launch_bounds__(256) statistics_##NAME##_d##D(const __grid_constant__ PrepassArguments p) { \
     statistics<T, D>(p);                                                                                               \

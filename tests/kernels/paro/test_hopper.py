@@ -162,7 +162,7 @@ def test_attention_of_the_integers(variant, shape, kind) -> None:
         native.attend(given, lists, perm, out, variant)
     assert torch.equal(*outs)
     wanted = by_its_own_integers(given, keep, perm)
-    assert distance(outs[0], wanted) < 6e-3 if wanted.any() else not outs[0].any()
+    assert distance(outs[0], wanted) < 0.02 if wanted.any() else not outs[0].any()
 
 
 @pytest.mark.parametrize("padded", [False, True])
