@@ -37,9 +37,9 @@ def bench(
 
     Masks keep 64x64 blocks, other ones for every head; `flex128` is timed on masks that keep blocks of 128 at the same
     density, its best case, and on the mask of 64 coarsened to 128 (`flex128 64>128`). Times are medians by CUDA events;
-    ratios are to dense cuDNN, all-in,
-    in turns with the contestant: a GPU's clock falls under load. Errors are relative L2 distances from float32 attention under the
-    contestant's own mask. A contestant that cannot run is named with the reason.
+    ratios are to dense cuDNN, all-in, in turns with the contestant: a GPU's clock falls under load. Errors are relative
+    L2 distances from float32 attention under the contestant's own mask. A contestant that cannot run is named with the
+    reason.
 
     Args:
         shapes: names among cogvideox, wan480, wan720, flux, small, with commas.

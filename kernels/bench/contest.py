@@ -95,7 +95,7 @@ def coarsened(keep_1HRC: Tensor, side: int) -> Tensor:
 
 
 def measured(run: Callable[[], object], beside: Callable[[], object] | None = None) -> tuple[Timing, Timing | None]:
-    """Time of a call on the GPU by events, after warm-up; and of another that takes turns with it, so that a clock which
+    """Time of a call on the GPU by events, after warm-up; and of another that takes turns with it, so that a clock that
     falls under load falls for both.
 
     The GPU waits a little before each call, so that the CPU's launching is ahead of it, as in a model.

@@ -1,8 +1,9 @@
 // The loop of an attention kernel: one row of 64 queries a thread block of one warpgroup.
 //
 // Several thread blocks share a multiprocessor: one's softmax runs while another's products do. Inside one, the
-// products of S for the next step and of O for this one are issued together, and the softmax of the next step runs
-// while O's are computed. Policy says in which numbers: int8.cuh, bf16.cuh.
+// products of S for the next step are issued, O is rescaled while they are computed, the products of O for this step are
+// issued, and the softmax of the next step runs while these are computed. A rescaling costs all four warps, since a
+// warpgroup's products start when its last warp does: one of 64 rows has a new maximum in half of a row's steps. Policy says in which numbers: int8.cuh, bf16.cuh.
 #pragma once
 #include "walk.cuh"
 
@@ -109,6 +110,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
       load_columns(t + 3);
       barrier_wait(ring.full + next_slot, phase);
       multiply_scores(next_slot);
+      softmax.rescale(o);  // while the scores are computed
       multiply_values(slot);
       wgmma_wait<1>();
       pin(s);
@@ -125,10 +127,10 @@ __device__ __forceinline__ void attend(const Arguments& p) {
       wgmma_wait<0>();
       pin(o);
       if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty + slot);
-      softmax.rescale(o);
       softmax.pack(s, packed);
       slot = next_slot;
     }
+    softmax.rescale(o);
     multiply_values(slot);
     wgmma_wait<0>();
     pin(o);

@@ -16,12 +16,12 @@ constexpr float FULL_SUM = 8454660.f;  // 2^30 / 127: `rescale` doubles O
 template <int KB>
 struct Softmax {
   static constexpr int PACKED = 8 * KB;
-  float top[2], log_top[2], maximum[2], sum[2], alpha[2];  // of the two rows of 64 that a thread holds
+  float log_top[2], maximum[2], sum[2], alpha[2];  // of the two rows of 64 that a thread holds; top: P of the maximum
   bool moved;
 
   __device__ Softmax() {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) top[r] = 255.f, log_top[r] = 7.994353437f, maximum[r] = NONE, sum[r] = 0.f;
+    for (int r = 0; r < 2; ++r) log_top[r] = 7.994353437f, maximum[r] = NONE, sum[r] = 0.f;  // log2 255
   }
 
   // Scores (biased integers) to P, in the low byte; updates maximum, sum and alpha.
@@ -84,10 +84,11 @@ struct Softmax {
     for (int r = 0; r < 2; ++r) {
       float all = sum[r] + __shfl_xor_sync(~0u, sum[r], 1);
       all += __shfl_xor_sync(~0u, all, 2);
-      float next = all > room ? floorf(top[r] * 0.5f) : top[r];
-      shrink[r] = next / top[r];
-      top[r] = next;
-      log_top[r] = log2f(next);
+      if (all > room) {
+        float top = rintf(exp2f(log_top[r])), next = floorf(top * 0.5f);
+        shrink[r] = next / top;
+        log_top[r] = log2f(next);
+      }
     }
   }
 
