@@ -37,9 +37,8 @@ def bench(
 
     Masks keep 64x64 blocks, other ones for every head; `flex128` is timed on masks that keep blocks of 128 at the same
     density, its best case, and on the mask of 64 coarsened to 128 (`flex128 64>128`). Times are medians by CUDA events;
-    ratios are to dense cuDNN, all-in, in turns with the contestant: a GPU's clock falls under load. Errors are relative
-    L2 distances from float32 attention under the contestant's own mask. A contestant that cannot run is named with the
-    reason.
+    ratios are to dense cuDNN in the same run, all-in. Errors are relative L2 distances from float32 attention under the
+    contestant's own mask. A contestant that cannot run is named with the reason.
 
     Args:
         shapes: names among cogvideox, wan480, wan720, flux, small, with commas.
@@ -65,7 +64,10 @@ def bench(
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for name in chosen:
+        base: float | None = None
         for row in _rows(name, SHAPES[name], who, kinds, shares, variants, seed, device, failed):
+            base = row["all_in_ms"] if row["who"] == "cudnn" else base
+            row["x_cudnn"] = None if base is None else base / row["all_in_ms"]
             rows.append(row)
             print(" ".join(f"{_cell(row[c]):>9}" for c in COLUMNS) + "  " + _cell(row["parts"]), flush=True)
     for label, reason in failed.items():
@@ -114,25 +116,21 @@ def _rows(
     if "paro_bf16" in who:
         ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
 
-    base = peers.cudnn(peers.Task(q, k, v, plain, None)).all_in if "cudnn" in who else None
-
     def contest(label: str, make: Any, mask: str, density: float, keep: Tensor | None, order: Tensor) -> Any:
         try:
             entrant = make(peers.Task(q, k, v, order, keep))
             out = entrant.all_in()
-            kernel, _ = measured(entrant.kernel)
-            all_in, dense = measured(entrant.all_in, base)
-            parts = {part: measured(run)[0] for part, run in entrant.parts.items()}
+            kernel, all_in = measured(entrant.kernel), measured(entrant.all_in)
+            parts = {part: measured(run) for part, run in entrant.parts.items()}
         except (RuntimeError, ImportError, TypeError, ValueError) as reason:  # another library's own refusals too
             failed[f"{label} on {name}"] = str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)
             return None
         ran = 1.0 if entrant.mask is None else float(entrant.mask.keep.float().mean())
         return {
             "shape": name, "mask": mask, "density": density, "who": label,
-            "kernel_ms": kernel.median, "all_in_ms": all_in.median, "x_cudnn": dense and dense.median / all_in.median,
+            "kernel_ms": kernel.median, "all_in_ms": all_in.median, "x_cudnn": None,
             "tflops": shape.flops(ran) / kernel.median / 1e9, "ran_density": ran,
             "error": error(out, q, k, v, entrant.mask, order),
-            "cudnn_beside_ms": dense and dense.median,
             "kernel_spread_ms": [kernel.low, kernel.high], "all_in_spread_ms": [all_in.low, all_in.high],
             "parts": {part: time.median for part, time in parts.items()},
         }  # fmt: skip

@@ -64,12 +64,6 @@ class Timing:
     low: float
     high: float
 
-    @classmethod
-    def of(cls, times: list[float]) -> Timing:
-        """Of single runs."""
-        ranked = sorted(times)
-        return cls(statistics.median(ranked), ranked[len(ranked) // 10], ranked[-1 - len(ranked) // 10])
-
 
 def random_mask(heads: int, blocks: int, density: float, seed: int, device: torch.device) -> Tensor:
     """Blocks kept at random, with each row's diagonal one; bool [1, H, R, R]."""
@@ -94,28 +88,25 @@ def coarsened(keep_1HRC: Tensor, side: int) -> Tensor:
     return wide.unflatten(3, (-1, side)).unflatten(2, (-1, side)).any(5).any(3)
 
 
-def measured(run: Callable[[], object], beside: Callable[[], object] | None = None) -> tuple[Timing, Timing | None]:
-    """Time of a call on the GPU by events, after warm-up; and of another that takes turns with it, so that a clock that
-    falls under load falls for both.
+def measured(run: Callable[[], object]) -> Timing:
+    """Time of a call on the GPU by events, after warm-up, one call after the other of this kind alone.
 
     The GPU waits a little before each call, so that the CPU's launching is ahead of it, as in a model.
     """
-    runs = [run] if beside is None else [run, beside]
-    for each in runs * WARM_UPS:
-        each()
+    for _ in range(WARM_UPS):
+        run()
     torch.cuda.synchronize()
-    times: list[list[float]] = [[] for _ in runs]
-    while len(times[0]) < ROUNDS and (len(times[0]) < 5 or sum(map(sum, times)) < BUDGET_MS):
-        for each, found in zip(runs, times, strict=True):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda._sleep(LEAD_CYCLES)
-            start.record()
-            each()
-            end.record()
-            torch.cuda.synchronize()
-            found.append(start.elapsed_time(end))
-    made = [Timing.of(found) for found in times]
-    return made[0], made[1] if len(made) > 1 else None
+    times: list[float] = []
+    while len(times) < ROUNDS and (len(times) < 5 or sum(times) < BUDGET_MS):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda._sleep(LEAD_CYCLES)
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    ranked = sorted(times)
+    return Timing(statistics.median(ranked), ranked[len(ranked) // 10], ranked[-1 - len(ranked) // 10])
 
 
 def error(

@@ -21,8 +21,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
   ring.empty = ring.full + STAGES;
   uint64_t* q_full = ring.empty + STAGES;
   const int64_t tile0 = (int64_t)at.batch_head * p.num_blocks;
-  ring.k = p.k + tile0 * TILE;
-  ring.v = p.v + tile0 * TILE;
+  ring.from = (threadIdx.x < 64 ? p.k : p.v) + tile0 * TILE;
   ring.column = at.column;
   ring.count = at.count;
   const int steps = (at.count + KB - 1) / KB;
@@ -36,11 +35,10 @@ __device__ __forceinline__ void attend(const Arguments& p) {
   if (threadIdx.x == 0 && steps > 0) {  // no copy may be on its way when the block ends
     barrier_expect(q_full, TILE);
     bulk_copy(s_q, p.q + (tile0 + at.row) * TILE, TILE, q_full);
-    for (int t = 0; t < min(STAGES, steps); ++t) {
-      int columns[KB];
-      for (int part = 0; part < KB; ++part) columns[part] = ring.column_of(t, part);
-      ring.fill(columns);
-    }
+  }
+  if (threadIdx.x % 32 == 0 && steps > 0) {
+    ring.read_ahead();
+    for (int t = 0; t < min(STAGES, steps); ++t) ring.fill();
   }
   __syncwarp();
 
@@ -118,11 +116,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
       pin(s);
       // The slot of the step before: all warps have left it. This branch stands here also because the compiler moves
       // a wait up to the last one, and the softmax has to come before the wait.
-      if (threadIdx.x == 0 && t >= 1 && t - 1 + STAGES < steps) {
-        int columns[KB];
-        for (int part = 0; part < KB; ++part) columns[part] = ring.column_of(t - 1 + STAGES, part);
-        ring.fill(columns);
-      }
+      if (threadIdx.x % 32 == 0 && t >= 1 && t - 1 + STAGES < steps) ring.fill();
       __syncwarp();
       wgmma_wait<0>();
       pin(o);

@@ -9,7 +9,7 @@
 constexpr float BIAS = 12582912.f;   // 1.5 x 2^23: an int32 sum that starts at its bit pattern reads as BIAS + sum
 constexpr int BIAS_BITS = 0x4B400000;
 constexpr float GUARD = 2.f;         // steps of S that the maximum is taken too high, so that rounding never passes 255
-constexpr float ROUND = 8388608.f;   // 2^23: adding it leaves the nearest integer in the low bits
+constexpr uint32_t ROUND = 0x64006400;  // 1024 in fp16, twice: adding it leaves the nearest integer in the low bits
 constexpr int CHECK_BLOCKS = 128;    // key blocks between two looks at whether O could overflow
 constexpr float FULL_SUM = 8454660.f;  // 2^30 / 127: `rescale` doubles O
 
@@ -24,7 +24,7 @@ struct Softmax {
     for (int r = 0; r < 2; ++r) log_top[r] = 7.994353437f, maximum[r] = NONE, sum[r] = 0.f;  // log2 255
   }
 
-  // Scores (biased integers) to P, in the low byte; updates maximum, sum and alpha.
+  // Scores (biased integers) to P, two in each second register (`rounded`); updates maximum, sum and alpha.
   __device__ void step(int t, int (&s)[32 * KB], const float (&scale)[KB], const uint64_t (&valid)[KB]) {
     const int lane = threadIdx.x % 32;
     float shrink[2] = {1.f, 1.f};
@@ -43,11 +43,15 @@ struct Softmax {
     for (int part = 0; part < KB; ++part) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        float most = __int_as_float(s[part * 32 + 2 * r]);
+        const int* row = s + part * 32 + 2 * r;  // biased sums are positive floats: they rank as their bits do
+        int most = max(row[0], row[1]), other = max(row[4], row[5]);  // two chains: neither waits for each step
 #pragma unroll
-        for (int i = 0; i < 32; ++i)
-          if (i / 2 % 2 == r) most = fmaxf(most, __int_as_float(s[part * 32 + i]));
-        now[r] = fmaxf(now[r], (most - BIAS) * scale[part]);
+        for (int i = 8; i < 32; i += 8) {
+          most = __vimax3_s32(most, row[i], row[i + 1]);
+          other = __vimax3_s32(other, row[i + 4], row[i + 5]);
+        }
+        most = max(most, other);
+        now[r] = fmaxf(now[r], (__int_as_float(most) - BIAS) * scale[part]);
       }
     }
 #pragma unroll
@@ -57,7 +61,7 @@ struct Softmax {
       alpha[r] = exp2_fast(maximum[r] - now[r]) * shrink[r];
     }
     moved = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f);
-    float more[2] = {0.f, 0.f};
+    float more[2] = {0.f, 0.f}, and_more[2] = {0.f, 0.f};
 #pragma unroll
     for (int part = 0; part < KB; ++part) {
       float minus[2];
@@ -67,14 +71,17 @@ struct Softmax {
         minus[r] = -fmaf(BIAS + GUARD, scale[part], now[r] - log_top[r]);
       }
 #pragma unroll
-      for (int i = 0; i < 32; ++i) {
-        float e = exp2_fast(fmaf(__int_as_float(s[part * 32 + i]), scale[part], minus[i / 2 % 2]));
-        more[i / 2 % 2] += e;
-        s[part * 32 + i] = __float_as_int(e + ROUND);
+      for (int i = 0; i < 32; i += 2) {
+        const int r = i / 2 % 2;
+        float e0 = exp2_fast(fmaf(__int_as_float(s[part * 32 + i]), scale[part], minus[r]));
+        float e1 = exp2_fast(fmaf(__int_as_float(s[part * 32 + i + 1]), scale[part], minus[r]));
+        more[r] += e0;
+        and_more[r] += e1;
+        s[part * 32 + i] = rounded(e0, e1);
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r]);
+    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r] + and_more[r]);
   }
 
   // A row whose sum of P nears what int32 holds for O goes on with P of half the size: factors for sum and O.
@@ -92,12 +99,20 @@ struct Softmax {
     }
   }
 
-  // The low bytes as wgmma reads them from registers: for 32 keys (row, row + 8) x (first 16 keys, last 16).
+  // Two numbers from 0 to 255 to the nearest integers, in bytes 0 and 2.
+  static __device__ int rounded(float x, float y) {
+    uint32_t both;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+    asm("add.rn.f16x2 %0, %0, %1;" : "+r"(both) : "r"(ROUND));
+    return both;
+  }
+
+  // P as wgmma reads it from registers: for 32 keys (row, row + 8) x (first 16 keys, last 16).
   static __device__ void pack(const int (&s)[32 * KB], uint32_t (&p)[8 * KB]) {
 #pragma unroll
     for (int i = 0; i < 8 * KB; ++i) {
       const int* from = s + i / 4 * 16 + i / 2 % 2 * 8 + i % 2 * 2;
-      p[i] = __byte_perm(__byte_perm(from[0], from[1], 0x0040), __byte_perm(from[4], from[5], 0x0040), 0x5410);
+      p[i] = __byte_perm(from[0], from[4], 0x6420);
     }
   }
 

@@ -49,7 +49,10 @@ __device__ void unit_values(const uint8_t* tile, const uint8_t* p, int* out) {
   int s[32], o[D / 2];
   uint32_t packed[8];
 #pragma unroll
-  for (int i = 0; i < 32; ++i) s[i] = __float_as_int(ROUND + p[place_of(i).x * 64 + place_of(i).y]);
+  for (int i = 0; i < 32; i += 2) {
+    const uint8_t* from = p + place_of(i).x * 64 + place_of(i).y;
+    s[i] = Softmax<1>::rounded(from[0], from[1]);
+  }
 #pragma unroll
   for (int i = 0; i < D / 2; ++i) o[i] = 0;
   Softmax<1>::pack(s, packed);

@@ -44,38 +44,39 @@ struct Row {
   }
 };
 
-// STAGES slots of KB key tiles and KB value tiles. Thread 0 fills them; each warp says when it is done with one.
+// STAGES slots of KB key tiles and KB value tiles. Each of the four warps fills a quarter of a slot (one that did it all
+// would keep the others waiting at the next product), and says when it is done with one.
 template <int TILE, int KB, int STAGES>
 struct Ring {
-  static constexpr int STAGE = 2 * KB * TILE;
+  static constexpr int STAGE = 2 * KB * TILE, PIECE = STAGE / 4;
   uint8_t* slots;
   uint64_t *full, *empty;
-  const uint8_t *k, *v;  // of this head
+  const uint8_t* from;  // of this head: keys in the first two warps, values in the others
   const uint16_t* column;
   int count;
-  int filled = 0, fill_slot = 0, fill_phase = 0;
+  int filled = 0, fill_slot = 0, fill_phase = 0, coming;
 
   __device__ void init() {
     for (int s = 0; s < STAGES; ++s) {
-      barrier_init(full + s, 1);
+      barrier_init(full + s, 4);
       barrier_init(empty + s, 4);
     }
   }
   // The columns of step t: a last step of too few repeats the last column, and the kernel masks it.
   __device__ int column_of(int t, int part) const { return column[min(t * KB + part, count - 1)]; }
 
-  __device__ void fill(const int (&columns)[KB]) {  // thread 0
+  // The first lane of each warp: the next step's piece. Its column was read when the piece before was sent.
+  __device__ void fill() {
+    const int warp = threadIdx.x / 32;
+    const int64_t offset = (int64_t)coming * TILE + (KB == 1 ? warp % 2 * PIECE : 0);
     if (filled >= STAGES) barrier_wait(empty + fill_slot, fill_phase ^ 1);
-    uint8_t* at = slots + fill_slot * STAGE;
-    barrier_expect(full + fill_slot, STAGE);
-#pragma unroll
-    for (int part = 0; part < KB; ++part) {
-      bulk_copy(at + part * TILE, k + (int64_t)columns[part] * TILE, TILE, full + fill_slot);
-      bulk_copy(at + (KB + part) * TILE, v + (int64_t)columns[part] * TILE, TILE, full + fill_slot);
-    }
+    barrier_expect(full + fill_slot, PIECE);
+    bulk_copy(slots + fill_slot * STAGE + warp * PIECE, from + offset, PIECE, full + fill_slot);
     ++filled;
     if (++fill_slot == STAGES) fill_slot = 0, fill_phase ^= 1;
+    read_ahead();
   }
+  __device__ void read_ahead() { coming = column_of(filled, KB == 1 ? 0 : threadIdx.x / 32 % 2); }
 };
 
 // The tile of outputs [64, D], scaled, from the accumulators' layout to its tokens' rows. `area`: shared memory of
