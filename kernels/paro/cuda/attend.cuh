@@ -70,10 +70,11 @@ __device__ __forceinline__ void attend(const Arguments& p) {
       valid[part] = t * KB + part < at.count ? (uint64_t)ahead[part].w << 32 | ahead[part].z : 0;
     }
   };
-  auto multiply_scores = [&](int slot) {
+  auto multiply_scores = [&](int slot, int phase) {
 #pragma unroll
     for (int i = 0; i < 32 * KB; ++i) s[i] = Policy::start();
     pin(s);
+    barrier_wait(ring.full + slot, phase);
     wgmma_fence();
     Policy::scores(s, shared_address(s_q), shared_address(ring.slots + slot * ring.STAGE));
     wgmma_commit();
@@ -93,8 +94,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
     load_metas();
     load_columns(2);
     barrier_wait(q_full, 0);
-    barrier_wait(ring.full, 0);
-    multiply_scores(0);
+    multiply_scores(0, 0);
     wgmma_wait<0>();
     pin(s);
     softmax.step(0, s, scale, valid);
@@ -106,8 +106,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
       take_metas(t + 1);
       load_metas();
       load_columns(t + 3);
-      barrier_wait(ring.full + next_slot, phase);
-      multiply_scores(next_slot);
+      multiply_scores(next_slot, phase);
       softmax.rescale(o);  // while the scores are computed
       multiply_values(slot);
       wgmma_wait<1>();

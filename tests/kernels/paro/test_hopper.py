@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from fulgurite.kernels.api import attention, make_backend
 from fulgurite.kernels.paro import native, portable, tiles
 from fulgurite.kernels.paro.driver import kernel, launch
 from fulgurite.kernels.paro.numerics import PRECISIONS, paro_attention
 from fulgurite.kernels.paro.op import paro_int8
 from fulgurite.kernels.paro.orders import inverse, reorder
 from fulgurite.kernels.paro.plan import pack, unpack
+
+from .test_plan import make_plan
 
 HOPPER = torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HOPPER, reason="needs a GPU of compute capability 9.0")]
@@ -228,3 +231,21 @@ def test_compiled_and_in_a_graph() -> None:
     out.zero_()
     graph.replay()
     assert torch.equal(out, wanted)
+
+
+def test_the_backend_computes_by_them_and_gradients_by_pytorch(recwarn) -> None:
+    plan = make_plan(grid=(3, 12, 16))
+    size = plan.meta.layout.num_tokens
+    here = [torch.randn(2, 3, size, 64).to(torch.bfloat16) for _ in range(3)]
+    mask = (torch.arange(size) < torch.tensor([[size], [size - 5]]))[:, None, None]
+    outs = {}
+    for device in ("cpu", "cuda"):
+        backend = make_backend("paro", plan=plan)
+        backend.place.layer, backend.place.timestep, backend.place.grid = 1, torch.tensor([500.0]), plan.meta.grid
+        inputs = [t.detach().to(device).requires_grad_() for t in here]
+        with torch.no_grad():
+            outs[device] = attention(*inputs, mask=mask.to(device), backend=backend).cpu().float()
+        attention(*inputs, mask=mask.to(device), backend=backend).sum().backward()
+        assert all(t.grad is not None and torch.isfinite(t.grad).all() for t in inputs)
+    assert distance(outs["cuda"], outs["cpu"]) < 0.02
+    assert not [w for w in recwarn if "attention 'paro'" in str(w.message)]
