@@ -9,8 +9,7 @@
 
 constexpr float NONE = -1e30f;  // a row's maximum over no keys; finite, so that differences stay numbers
 
-// AHEAD: the scores of the next step go to a second set of registers while the softmax works on the first.
-template <typename Policy, int STAGES, bool AHEAD = false>
+template <typename Policy, int STAGES>
 __device__ __forceinline__ void attend(const Arguments& p) {
   constexpr int D = Policy::D, KB = Policy::KB, TILE = Policy::TILE;
   using Number = typename Policy::Number;
@@ -25,8 +24,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
   ring.from = (threadIdx.x < 64 ? p.k : p.v) + tile0 * TILE;
   ring.column = at.column;
   ring.count = at.count;
-  int steps = (at.count + KB - 1) / KB;
-  if (AHEAD) steps += steps % 2;  // in pairs: a step too many is masked
+  const int steps = (at.count + KB - 1) / KB;
 
   if (threadIdx.x == 0) {
     ring.init();
@@ -72,7 +70,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
       valid[part] = t * KB + part < at.count ? (uint64_t)ahead[part].w << 32 | ahead[part].z : 0;
     }
   };
-  auto multiply_scores = [&](Number(&s)[32 * KB], int slot, int phase) {
+  auto multiply_scores = [&](int slot, int phase) {
 #pragma unroll
     for (int i = 0; i < 32 * KB; ++i) s[i] = Policy::start();
     pin(s);
@@ -88,90 +86,47 @@ __device__ __forceinline__ void attend(const Arguments& p) {
     wgmma_commit();
   };
 
-  if constexpr (AHEAD) {
-    if (steps > 0) {
-      Number other[32 * KB];
-      int slot = 0, phase = 0;
-      // `now` holds the scores of step t; those of the next go to `then`. Past the end they are of anything, for nothing.
-      auto step = [&](int t, Number(&now)[32 * KB], Number(&then)[32 * KB]) {
-        const bool more = t + 1 < steps;
-        const int next_slot = !more ? slot : slot + 1 == STAGES ? 0 : slot + 1;
-        if (more) phase ^= next_slot == 0;
-        multiply_scores(then, next_slot, phase);
-        take_metas(t);
-        load_metas();
-        load_columns(t + 2);
-        softmax.step(t, now, scale, valid);
-        pin(now);
-        if (threadIdx.x % 32 == 0 && t >= 2 && t - 2 + STAGES < steps) ring.fill();
-        __syncwarp();
-        wgmma_wait<0>();
-        pin(o);
-        pin(then);
-        if (threadIdx.x % 32 == 0 && t > 0) barrier_arrive(ring.empty + (slot ? slot - 1 : STAGES - 1));
-        softmax.pack(now, packed);
-        softmax.rescale(o);
-        multiply_values(slot);
-        slot = next_slot;
-      };
-      load_columns(0);
+  if (steps > 0) {
+    load_columns(0);
+    load_metas();
+    load_columns(1);
+    take_metas(0);
+    load_metas();
+    load_columns(2);
+    barrier_wait(q_full, 0);
+    multiply_scores(0, 0);
+    wgmma_wait<0>();
+    pin(s);
+    softmax.step(0, s, scale, valid);
+    softmax.pack(s, packed);
+    int slot = 0, phase = 0;
+    for (int t = 0; t + 1 < steps; ++t) {
+      const int next_slot = slot + 1 == STAGES ? 0 : slot + 1;
+      phase ^= next_slot == 0;
+      take_metas(t + 1);
       load_metas();
-      load_columns(1);
-      barrier_wait(q_full, 0);
-      multiply_scores(s, 0, 0);
-      wgmma_wait<0>();
-      pin(s);
-      for (int t = 0; t < steps; t += 2) {
-        step(t, s, other);
-        step(t + 1, other, s);
-      }
-      wgmma_wait<0>();
-      pin(o);
-    }
-  }
-  if constexpr (!AHEAD) {
-    if (steps > 0) {
-      load_columns(0);
-      load_metas();
-      load_columns(1);
-      take_metas(0);
-      load_metas();
-      load_columns(2);
-      barrier_wait(q_full, 0);
-      multiply_scores(s, 0, 0);
-      wgmma_wait<0>();
-      pin(s);
-      softmax.step(0, s, scale, valid);
-      softmax.pack(s, packed);
-      int slot = 0, phase = 0;
-      for (int t = 0; t + 1 < steps; ++t) {
-        const int next_slot = slot + 1 == STAGES ? 0 : slot + 1;
-        phase ^= next_slot == 0;
-        take_metas(t + 1);
-        load_metas();
-        load_columns(t + 3);
-        multiply_scores(s, next_slot, phase);
-        softmax.rescale(o);  // while the scores are computed
-        multiply_values(slot);
-        wgmma_wait<1>();
-        pin(s);
-        softmax.step(t + 1, s, scale, valid);
-        pin(s);
-        // The slot of the step before: all warps have left it. This branch stands here also because the compiler moves
-        // a wait up to the last one, and the softmax has to come before the wait.
-        if (threadIdx.x % 32 == 0 && t >= 1 && t - 1 + STAGES < steps) ring.fill();
-        __syncwarp();
-        wgmma_wait<0>();
-        pin(o);
-        if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty + slot);
-        softmax.pack(s, packed);
-        slot = next_slot;
-      }
-      softmax.rescale(o);
+      load_columns(t + 3);
+      multiply_scores(next_slot, phase);
+      softmax.rescale(o);  // while the scores are computed
       multiply_values(slot);
+      wgmma_wait<1>();
+      pin(s);
+      softmax.step(t + 1, s, scale, valid);
+      pin(s);
+      // The slot of the step before: all warps have left it. This branch stands here also because the compiler moves
+      // a wait up to the last one, and the softmax has to come before the wait.
+      if (threadIdx.x % 32 == 0 && t >= 1 && t - 1 + STAGES < steps) ring.fill();
+      __syncwarp();
       wgmma_wait<0>();
       pin(o);
+      if (threadIdx.x % 32 == 0) barrier_arrive(ring.empty + slot);
+      softmax.pack(s, packed);
+      slot = next_slot;
     }
+    softmax.rescale(o);
+    multiply_values(slot);
+    wgmma_wait<0>();
+    pin(o);
   }
 
   __syncthreads();

@@ -78,9 +78,8 @@ def test_arguments_have_the_same_fields_in_c_and_here(structure, file) -> None:
 def test_each_variant_is_compiled_and_fits_a_multiprocessor(variant) -> None:
     assert variant.residents * (variant.shared_bytes + 1024) <= SHARED_OF_A_MULTIPROCESSOR
     text = (FOLDER / f"attention_{variant.numbers}.cu").read_text()
-    form = "_ahead, true" if variant.ahead else ", false"
     if variant.numbers == "int8":
-        assert f"VARIANT({variant.width}, {variant.blocks}, {variant.slots}, {variant.residents}, {form})" in text
+        assert f"VARIANT({variant.width}, {variant.blocks}, {variant.slots}, {variant.residents})" in text
     else:
         assert f"VARIANT({variant.width}, {variant.slots}, {variant.residents})" in text
 
