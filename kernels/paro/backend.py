@@ -5,6 +5,7 @@ Axis legend: B batch, H head, N token, D channel, O order.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,17 +17,22 @@ from ..backend import AttentionBackend, Capability
 from ..masks import BlockMask, Mask
 from ..place import NO_LAYER, Place
 from .numerics import PRECISIONS, paro_attention
+from .op import kernels_for, paro_int8
 from .orders import inverse, reorder
 from .plan import Plan
 
 
 @ATTENTION.register("paro")
 class ParoAttention(AttentionBackend):
-    """PARO (arXiv 2506.16054): a plan's axis orders and 64x64 masks, products in 8 bits; so far without a fast kernel.
+    """PARO (arXiv 2506.16054): a plan's axis orders and 64x64 masks, products in 8 bits.
 
     Serves the self-attention that its plan was made for, with a mask of padding at most; every other call goes to
     `sdpa`, with the reason. The place of a call comes from `kernels.adapters.follow`. Gradients are those of the same
     attention without rounding.
+
+    Calls on a GPU at `int8` that want no gradient are computed by the kernels for Hopper (native.py), by those in
+    Triton (portable.py) where these cannot be, and by plain PyTorch (numerics.py) where neither can, with one warning
+    that says why. All other calls are plain PyTorch's.
 
     Args:
         plan: a plan, or its file.
@@ -44,6 +50,7 @@ class ParoAttention(AttentionBackend):
             raise UserError(f"precision '{precision}' is none of {', '.join(PRECISIONS)}")
         self.plan = Plan.load(plan) if isinstance(plan, str | Path) else plan
         self.precision = PRECISIONS[precision]
+        self._kernels = precision == "int8"
         self.place = Place()
         self._table_ON = torch.empty(0, 0, dtype=torch.int64)
         self._edges_T = torch.empty(0)
@@ -86,12 +93,32 @@ class ParoAttention(AttentionBackend):
         if timestep is not None and self.plan.meta.edges:
             time_bin = (timestep.flatten()[0].to(self._edges_T.device, torch.float32) < self._edges_T).sum()
         permutation_HN = self._table_ON[self.plan.orders[layer].long()]
+        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (q_BHND, k_BHMD, v_BHME))
+        if self._kernels and q_BHND.device.type == "cuda" and not wanted:
+            found, reason = kernels_for(q_BHND.device, q_BHND.dtype, q_BHND.shape[3])
+            if reason:
+                _tell(f"attention 'paro' is computed by {'Triton' if found else 'plain PyTorch'}: {reason}")
+            if found:
+                seen = None if mask is None else mask[:, 0, 0].expand(q_BHND.shape[0], -1)
+                bits = self.plan.bits(time_bin, layer)
+                return paro_int8(q_BHND, k_BHMD, v_BHME, bits, permutation_HN.int(), seen, scale)
         q, k, v = (reorder(t, permutation_HN) for t in (q_BHND, k_BHMD, v_BHME))
         keys = None if mask is None else mask[:, 0, 0][:, permutation_HN].unsqueeze(2)  # [B, H, 1, N]
         out = paro_attention(
             q, k, v, self.plan.keep(time_bin, layer), key_mask_B11M=keys, scale=scale, precision=self.precision
         )
         return reorder(out, inverse(permutation_HN))
+
+
+_told: set[str] = set()
+
+
+@torch.compiler.assume_constant_result
+def _tell(text: str) -> None:
+    """Warn once."""
+    if text not in _told:
+        _told.add(text)
+        warnings.warn(text, stacklevel=4)
 
 
 @ATTENTION.register("int4")

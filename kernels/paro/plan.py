@@ -94,11 +94,13 @@ class Plan:
 
     def keep(self, time_bin: Tensor | int, layer: int) -> Tensor:
         """The mask of a bin and layer, bool [1, H, R, C]; a 0-d tensor as bin is not read back to the CPU."""
+        return unpack(self.bits(time_bin, layer), self.num_blocks)
+
+    def bits(self, time_bin: Tensor | int, layer: int) -> Tensor:
+        """The same mask as it is kept, uint8 [1, H, R, ceil(C / 8)]."""
         if isinstance(time_bin, int):
-            packed = self.masks[time_bin, layer].unsqueeze(0)
-        else:
-            packed = self.masks[:, layer].index_select(0, time_bin.view(1))
-        return unpack(packed, self.num_blocks)
+            return self.masks[time_bin, layer].unsqueeze(0)
+        return self.masks[:, layer].index_select(0, time_bin.view(1))
 
     def to(self, device: torch.device) -> Plan:
         """The same with its tensors on a device."""

@@ -1,0 +1,1 @@
+"""How fast attention backends are, side by side on the same tensors."""

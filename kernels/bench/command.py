@@ -1,0 +1,216 @@
+"""`fulgurite bench attention`: every backend on the same tensors."""
+
+from __future__ import annotations
+
+import json as json_text
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...registry import COMMANDS, UserError
+from . import peers
+from .contest import BLOCK, SHAPES, Shape, band_mask, error, measured, random_mask
+
+SCHEMA_VERSION = 1
+DENSE = {"cudnn": peers.cudnn, "flash": peers.flash, "flash4": peers.flash4}
+SPARSE = ("flex128", "flex64", "paro", "paro_bf16")
+COLUMNS = ("shape", "mask", "density", "who", "kernel_ms", "all_in_ms", "x_cudnn", "tflops", "error")
+
+
+@COMMANDS.register("bench attention", paper="2506.16054")
+def bench(
+    shapes: str = "cogvideox,wan480,wan720,flux",
+    peers: str = "cudnn,flash,flash4,flex128,flex64,paro,paro_bf16",
+    masks: str = "random,band",
+    densities: str = "0.5,0.3,0.2",
+    variants: bool = False,
+    seed: int = 0,
+    json: Path | None = None,
+    plot: Path | None = None,
+) -> int:
+    """Time and error of attention backends on one GPU: the kernel alone, and all-in (order, rounding, lists of blocks,
+    order undone), dense and under block masks.
+
+    Masks keep 64x64 blocks, other ones for every head; `flex128` is timed on masks that keep blocks of 128 at the same
+    density, its best case, and on the mask of 64 coarsened to 128 (`flex128 64>128`). Times are medians by CUDA events;
+    ratios are to dense cuDNN in the same run, all-in. Errors are relative L2 distances from float32 attention under the
+    contestant's own mask. A contestant that cannot run is named with the reason.
+
+    Args:
+        shapes: names among cogvideox, wan480, wan720, flux, small, with commas.
+        peers: contestants: cudnn, flash, flash4 (dense), flex128, flex64, paro, paro_bf16 (its control).
+        masks: random, band.
+        densities: shares of kept blocks.
+        variants: time every compiled form of our kernel, beside the one that is used.
+        seed: of inputs, orders and masks.
+        json: file for the numbers.
+        plot: PNG to draw.
+
+    Raises:
+        UserError: for an unknown name, a density that is no share, or without a CUDA GPU.
+    """
+    chosen = _names("--shapes", shapes, tuple(SHAPES))
+    who = _names("--peers", peers, (*DENSE, *SPARSE))
+    kinds = _names("--masks", masks, ("random", "band"))
+    shares = _shares(densities)
+    if not torch.cuda.is_available():
+        raise UserError("bench attention measures GPUs: PyTorch sees no CUDA GPU here\nRun it on a machine with one.")
+    device = torch.device("cuda", torch.cuda.current_device())
+    print(" ".join(f"{c:>9}" for c in COLUMNS), flush=True)
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for name in chosen:
+        base: float | None = None
+        for row in _rows(name, SHAPES[name], who, kinds, shares, variants, seed, device, failed):
+            base = row["all_in_ms"] if row["who"] == "cudnn" else base
+            row["x_cudnn"] = None if base is None else base / row["all_in_ms"]
+            rows.append(row)
+            print(" ".join(f"{_cell(row[c]):>9}" for c in COLUMNS) + "  " + _cell(row["parts"]), flush=True)
+    for label, reason in failed.items():
+        print(f"{label} did not run: {reason}")
+    if json:
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "bench": "attention",
+            "device": torch.cuda.get_device_name(device),
+            "torch": torch.__version__,
+            "cudnn": torch.backends.cudnn.version(),
+            "seed": seed,
+            "rows": rows,
+            "failed": failed,
+        }
+        _write(json, json_text.dumps(content, indent=1))
+    if plot and rows:
+        _draw(rows, torch.cuda.get_device_name(device), plot)
+    return 0
+
+
+def _rows(
+    name: str,
+    shape: Shape,
+    who: list[str],
+    kinds: list[str],
+    shares: list[float],
+    variants: bool,
+    seed: int,
+    device: torch.device,
+    failed: dict[str, str],
+) -> Iterator[dict[str, Any]]:
+    """The numbers of a shape, a contestant at a time."""
+    generator = torch.Generator(device=device).manual_seed(seed)
+    size = (1, shape.heads, shape.tokens, shape.width)
+    q, k, v = (torch.randn(size, generator=generator, device=device, dtype=torch.bfloat16) for _ in range(3))
+    table = shape.layout.table(device).int()
+    orders = torch.arange(shape.heads, device=device) % len(table)
+    perm = table[orders].contiguous()
+    plain = torch.arange(shape.tokens, dtype=torch.int32, device=device).expand(shape.heads, -1).contiguous()
+    blocks = -(-shape.tokens // BLOCK)
+    ours = {}
+    if "paro" in who:
+        first, *others = peers.native.ALL_VARIANTS[shape.width]
+        ours = {"paro": first} | {v.name.removeprefix("attention_"): v for v in others if variants}
+    if "paro_bf16" in who:
+        ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
+
+    def contest(label: str, make: Any, mask: str, density: float, keep: Tensor | None, order: Tensor) -> Any:
+        try:
+            entrant = make(peers.Task(q, k, v, order, keep))
+            out = entrant.all_in()
+            kernel, all_in = measured(entrant.kernel), measured(entrant.all_in)
+            parts = {part: measured(run) for part, run in entrant.parts.items()}
+        except (RuntimeError, ImportError, TypeError, ValueError) as reason:  # another library's own refusals too
+            failed[f"{label} on {name}"] = str(reason).strip().splitlines()[0] if str(reason).strip() else repr(reason)
+            return None
+        ran = 1.0 if entrant.mask is None else float(entrant.mask.keep.float().mean())
+        return {
+            "shape": name, "mask": mask, "density": density, "who": label,
+            "kernel_ms": kernel.median, "all_in_ms": all_in.median, "x_cudnn": None,
+            "tflops": shape.flops(ran) / kernel.median / 1e9, "ran_density": ran,
+            "error": error(out, q, k, v, entrant.mask, order),
+            "kernel_spread_ms": [kernel.low, kernel.high], "all_in_spread_ms": [all_in.low, all_in.high],
+            "parts": {part: time.median for part, time in parts.items()},
+        }  # fmt: skip
+
+    def entries(mask: str, density: float) -> Iterator[Any]:
+        if mask == "dense":
+            yield from (contest(p, DENSE[p], mask, 1.0, None, plain) for p in who if p in DENSE)
+            keep = None
+        else:
+            keep = _mask(mask, shape.heads, blocks, density, seed, device)
+            wide = _mask(mask, shape.heads, -(-blocks // 2), density, seed, device)
+            doubled = wide.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :blocks, :blocks].contiguous()
+            if "flex128" in who:
+                yield contest("flex128", lambda t: peers.flex(t, 128), mask, density, doubled, perm)
+                yield contest("flex128 64>128", lambda t: peers.flex(t, 128), mask, density, keep, perm)
+            if "flex64" in who:
+                yield contest("flex64", lambda t: peers.flex(t, 64), mask, density, keep, perm)
+        for label, variant in ours.items():
+            yield contest(label, lambda t, v=variant: peers.paro(t, v), mask, density, keep, perm)
+
+    for mask, density in [("dense", 1.0), *((m, d) for m in kinds for d in shares)]:
+        yield from (row for row in entries(mask, density) if row is not None)
+
+
+def _mask(kind: str, heads: int, blocks: int, density: float, seed: int, device: torch.device) -> Tensor:
+    if kind == "band":
+        return band_mask(heads, blocks, density, device)
+    return random_mask(heads, blocks, density, seed, device)
+
+
+def _names(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
+    given = [part.strip() for part in text.split(",") if part.strip()]
+    if wrong := [part for part in given if part not in known] or ([] if given else ["nothing"]):
+        raise UserError(f"{flag} {text}: {wrong[0]!r} is none of {', '.join(known)}")
+    return given
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        given = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        given = [-1.0]
+    if not all(0 < share <= 1 for share in given):
+        raise UserError(f"--densities {text}: numbers above 0, at most 1, with commas")
+    return given
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {number:.3f}" for key, number in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None else str(value)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
+    """All-in time over density, a panel a shape and mask."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = list(dict.fromkeys((r["shape"], r["mask"]) for r in rows if r["mask"] != "dense"))
+    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(4 * max(1, len(panels)), 3.5), squeeze=False)
+    for axis, (shape, mask) in zip(axes[0], panels, strict=False):
+        here = [r for r in rows if r["shape"] == shape and r["mask"] in (mask, "dense")]
+        for label in dict.fromkeys(r["who"] for r in here):
+            points = sorted((r["density"], r["all_in_ms"]) for r in here if r["who"] == label)
+            axis.plot(*zip(*points, strict=True), marker="o", label=label)
+        axis.set(title=f"{shape}, {mask}", xlabel="density", ylabel="all-in, ms", yscale="log")
+        axis.legend(fontsize=6)
+    figure.suptitle(device)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
