@@ -47,7 +47,7 @@ check: $(DEV) ## lint, format, types, spelling
 	@$(PY) -m mypy
 	@$(PY) -m codespell_lib .
 
-soak: $(DEV) ## repeated faults at random moments and long fuzzing (an hour or so)
+soak: $(DEV) ## repeated faults at random moments and long fuzzing (two hours or so)
 	@$(PY) -m pytest -m soak --timeout 7200 $(PYTEST_FLAGS)
 
 audit: $(DEV) ## known vulnerabilities and secrets; says SKIPPED for what can't be reached

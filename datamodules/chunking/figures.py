@@ -32,8 +32,8 @@ LONG_LINE = 6  # words; a figure's labels are shorter
 MAX_LONG = 0.4  # share of a figure's letters that stand in long lines
 MAX_SAME = 0.5  # of the smaller one: two figures that share more are one
 MAX_OBJECTS = 2000
-READ_A_PAGE = 0.125  # pictures of a document that are read, a page: reading one takes as long as several pages
-READ_AT_LEAST = 4
+READ_A_PAGE = 1 / 16  # pictures of a document that are read, a page: reading one takes as long as several pages
+READ_AT_LEAST = 3
 MAX_LOOKED_THROUGH = 2000  # pages whose pictures are counted
 CAPTION = re.compile(
     r"(?:figure|figura|fig|abbildung|abb|bild|image|imagen|chart|diagram|exhibit|schéma|esquema|plate)\.?\s*\d",

@@ -11,6 +11,7 @@ FIGURE_MARK = "[Figure]"  # no word of the page's
 LINE_CHARS = 80  # a paragraph without line breaks counts one line for each 80 characters
 
 _SEPARATOR = re.compile(r"\s*\|?(\s*:?-{2,}:?\s*\|)+\s*(:?-{2,}:?)?\s*")
+_BARE = re.compile(r"\s*(\d{1,2})\s+[A-ZÀ-Þ]")
 _STEP = re.compile(r"\s*(?:(?:step|schritt|étape|paso)\s+(\d{1,3})\b[.:)]?|\(?(\d{1,3})[.)]\s)\s*(?=\S)", re.IGNORECASE)
 _BULLET = re.compile(r"\s*[•◦▪▸►●○■□‣⁃∙·–—*\-]\s+\S")
 _LETTER = re.compile(r"\s*\(?([a-z]|[ivx]{1,4})[.)]\s+\S")
@@ -73,6 +74,12 @@ def step_number(line: str) -> int | None:
 def is_bullet(line: str) -> bool:
     """Whether a line is an item of an unnumbered or lettered list."""
     return bool(_BULLET.match(line) or _LETTER.match(line)) and not is_separator(line)
+
+
+def bare_step(line: str) -> int | None:
+    """The number with which a line begins, without a mark behind it, before a capital: a step's only beside others."""
+    match = _BARE.match(line)
+    return int(match[1]) if match else None
 
 
 def is_question(line: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ MIN_COLUMNS = 2
 DOUBLE_RULE = 8.0  # points: an empty column as narrow as this lies between two rules of a pair
 MIN_UPRIGHT = 0.5  # share of the inner verticals that have to stand over most of the table's height
 MAX_GRID = 4000  # cells; more is a drawing or graph paper
+_NUMBER = re.compile(r"[(\-–—$€£+<>~]*\s*\d[\d.,:/]*\s*[%)€$]*")
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def _table(rows: list[Line], columns: list[Line], words: Sequence[Word]) -> Tabl
     if len(ys) < 3 or standing < MIN_UPRIGHT * (len(xs) - 2):  # underlines of sums, boxes around text
         return None
     inside = [w for w in words if w.upright and region.holds(*w.middle)]
-    bands = [_band(k, xs, ys, rows, columns, inside) for k in range(len(ys) - 1)]
+    bands = [row for k in range(len(ys) - 1) for row in _rows_of(_band(k, xs, ys, rows, columns, inside), xs, inside)]
     filled = [band for band in bands if any(band.cells)]
     if not any(c.isalpha() for band in filled for cell in band.cells for c in cell):
         return None  # the sums of a statement, whose names stand outside
@@ -202,6 +205,36 @@ def _band(
         held += [w for w in own if top <= w.middle[1] <= bottom]
         start = end
     return Row(tuple(cells), Region(xs[0], top, xs[-1], bottom), bool(held) and all(w.bold for w in held), spans)
+
+
+def _rows_of(band: Row, xs: list[float], words: Sequence[Word]) -> list[Row]:
+    """A band as its rows: rules may stand around groups of them, told by a column with a number on each line."""
+    if band.spans:
+        return [band]
+    held = []
+    for x0, x1 in itertools.pairwise(xs):
+        cell = Region(x0, band.region.y0, x1, band.region.y1)
+        own = [w for w in words if cell.holds(*w.middle)]
+        held.append(lines_of(pieces_of(own)) if own else [])
+    filled = [lines for lines in held if lines]
+    heights = [[(line.y0 + line.y1) / 2 for line in lines] for lines in filled]
+    level = all(
+        len(ys) == len(heights[0]) and all(abs(a - b) < SNAP for a, b in zip(ys, heights[0], strict=True))
+        for ys in heights
+    )
+    numbers = any(all(_NUMBER.fullmatch(line.text) for line in lines) for lines in filled)
+    if len(filled) < 2 or len(filled[0]) < 2 or not level or not numbers:
+        return [band]
+    edges = [band.region.y0, *((a + b) / 2 for a, b in itertools.pairwise(heights[0])), band.region.y1]
+    return [
+        Row(
+            tuple(lines[k].text if lines else "" for lines in held),
+            Region(xs[0], top, xs[-1], bottom),
+            band.bold,
+            False,
+        )
+        for k, (top, bottom) in enumerate(itertools.pairwise(edges))
+    ]
 
 
 def _parts(lines: list[Line], place: float, start: float, end: float) -> bool:

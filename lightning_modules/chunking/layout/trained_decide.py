@@ -14,8 +14,9 @@ Chunks of plain text are packed up to `target_chars`, as by the rules: the netwo
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ....datamodules.chunking.context import ChunkContext
 from ....datamodules.chunking.contract import Flag
@@ -23,7 +24,7 @@ from ....datamodules.chunking.labels import FLAGS
 from ....datamodules.chunking.layout.blocks import Block
 from ....datamodules.chunking.layout.style import DocumentStyle, in_zone
 from ....datamodules.chunking.layout.tables import Row, Table, stacked
-from ....datamodules.chunking.lines import is_question, step_number
+from ....datamodules.chunking.lines import bare_step, is_question, step_number
 from ....datamodules.chunking.typeset.truth import ROLES
 from ....datamodules.chunking.verbatim import tokens
 from .decide import MAX_STEP_AHEAD, Decider, box_of, header_alike, line_texts
@@ -35,6 +36,7 @@ STEPS = (ROLES.index("step"), ROLES.index("list_item"))
 RULED_OUT = 0.05  # a running line by the rules stays one unless the network thinks less of it
 MAX_HEADING_CHARS = 200
 MAX_RUNNING_LINES = 3
+SAME_PLACE = 3.0  # points by which bare step numbers may stand apart
 _ENDS_IN_PAGE = re.compile(r"(?:\d{1,4}|[ivxlc]{1,7})\s*$", re.IGNORECASE)
 
 
@@ -56,6 +58,7 @@ class TrainedDecider(Decider):
         super().__init__(style, context, target_chars)
         self.judged = {id(j.block): j for j in judged}
         self.notes: list[Block] = []
+        self.bare_x: float | None = None  # where the open procedure's numbers stand, if they are bare
         self.table_begins = 1.0  # probability that the first row of the table in hand is a new one
 
     def _of(self, block: Block) -> Judged:
@@ -93,8 +96,8 @@ class TrainedDecider(Decider):
         if judged.role == "footnote" and self.open.texts:
             self.notes.append(block)
             return
-        step = step_number(text) if judged.sum_of(STEPS) > 0.2 else None
-        is_item = judged.sum_of(STEPS) > 0.5
+        step = self._step_of(block, ahead)
+        is_item = judged.sum_of(STEPS) > 0.5 or self.bare_x is not None
         if self.first and not self.waiting and not self.open.texts:
             self.open.continues = self._flag_of(text, judged, step, ahead)
         carried = self.open.continues == "True" and not self.open.texts
@@ -107,8 +110,38 @@ class TrainedDecider(Decider):
             self.open.last_step = step or self.open.last_step
         self._write(text, block)
 
+    def _step_of(self, block: Block, ahead: Sequence[Block]) -> int | None:
+        """A block's step number: a marked one, or a bare one where the next stands below it or the last above."""
+        self.bare_x, before = None, self.bare_x
+        text, x0 = block.text.strip(), block.upright.x0
+        if self._of(block).sum_of(STEPS) > 0.2 and (step := step_number(text)) is not None:
+            return step
+        bare = bare_step(text)
+        if bare == 1:
+            followed = any(bare_step(b.text) == 2 and abs(b.upright.x0 - x0) < SAME_PLACE for b in self._section(ahead))
+            self.bare_x = x0 if followed else None
+        elif bare is not None and before is not None and bare == self.open.last_step + 1:
+            self.bare_x = x0 if abs(before - x0) < SAME_PLACE else None
+        elif bare is None and self.open.items:
+            self.bare_x = before if self._is_bare_ahead(before, ahead) else None
+            return None
+        return bare if self.bare_x is not None else None
+
+    def _section(self, ahead: Sequence[Block]) -> Iterator[Block]:
+        return itertools.takewhile(lambda b: b.table is None and not self._level(b), ahead)
+
+    def _is_bare_ahead(self, place: float | None, ahead: Sequence[Block]) -> bool:
+        """Whether the open procedure's next bare step stands ahead, in its place."""
+        wanted = self.open.last_step + 1
+        return place is not None and any(
+            bare_step(b.text) == wanted and abs(b.upright.x0 - place) < SAME_PLACE
+            for b in itertools.islice(self._section(ahead), MAX_STEP_AHEAD)
+        )
+
     def _steps_ahead(self, ahead: Sequence[Block]) -> bool:
         """Whether the open procedure's next step comes, behind figures, notes and at most a few paragraphs."""
+        if self._is_bare_ahead(self.bare_x, ahead):
+            return True
         others = 0
         for block in ahead:
             judged = self._of(block)

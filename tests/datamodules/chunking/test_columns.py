@@ -65,3 +65,20 @@ def test_boxes_of_one_word_each_are_no_table() -> None:
     strokes, _ = grid(45, 70.0, 20.0, 4)
     held = [w for k in range(4) for w in words(50, 75 + 20 * k, f"box{k}")]
     assert ruled_tables(strokes, held) == []
+
+
+def test_rules_around_a_group_of_rows_do_not_make_it_one_row() -> None:
+    strokes = [Stroke(45, y, 285, y) for y in (70, 90, 150, 190)]
+    strokes += [Stroke(x, 70, x, 190) for x in (45, 165, 285)]
+    held = [*words(50, 75, "Parser"), *words(170, 75, "Score")]
+    for k, name in enumerate(("first one", "second one", "third one")):
+        held += [*words(50, 95 + 18 * k, name), *words(170, 95 + 18 * k, f"9{k}.5")]
+    held += [*words(50, 155, "a name in"), *words(50, 168, "two lines"), *words(170, 160, "88.0")]
+    [table] = ruled_tables(strokes, held)
+    assert [row.cells for row in table.rows] == [
+        ("Parser", "Score"),
+        ("first one", "90.5"),
+        ("second one", "91.5"),
+        ("third one", "92.5"),
+        ("a name in two lines", "88.0"),
+    ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from fulgurite.datamodules.chunking.chunks import Chunk
+from fulgurite.datamodules.chunking.lines import bare_step
 from fulgurite.datamodules.chunking.merging import MergePolicy
 from fulgurite.datamodules.chunking.pages import Document
 from fulgurite.datamodules.chunking.typeset.document import typeset_document
@@ -65,3 +67,20 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"not one")
     with pytest.raises(UserError, match="no trained chunker of this release"):
         LayoutReader(weights=tmp_path)
+
+
+def test_steps_with_bare_numbers_stay_together(pdf: ModuleType, tmp_path: Path, reader: LayoutReader) -> None:
+    sheet = pdf.Sheet().text(72, 60, "Watch Manual", 24, bold=True).text(72, 110, "Pairing the watch", 16, bold=True)
+    sheet.lines(72, 145, "The watch and the phone have to be near each other for all of this. Keep them charged.")
+    steps = ("Open the app on the phone and touch Devices.", "Touch the name of the watch in the list.",
+             "Wait for the message, and touch Done to end it.")  # fmt: skip
+    for number, words in enumerate(steps, 1):
+        sheet.text(72, 150 + 30 * number, str(number)).text(90, 150 + 30 * number, words)
+    sheet.lines(90, 258, "A code may be shown before.")
+    sheet.text(72, 290, "4").text(90, 290, "Put the watch on your wrist.")
+    sheet.lines(72, 330, "3 Devices can be paired at a time, and more are told by a message that they have to wait.")
+    chunks = read(pdf.write_pdf(tmp_path / "watch.pdf", [sheet]), reader, 4)
+    [held] = [c for c in chunks if "touch Devices" in c.text]
+    assert "1 Open the app" in held.text and "4 Put the watch on" in held.text
+    assert bare_step("3 Devices can be paired") == 3
+    assert bare_step("3.5 V at most") is None and bare_step("3 of them") is None

@@ -64,10 +64,10 @@ def test_lines_without_columns_make_no_table() -> None:
 
 
 def test_most_rows_tell_more_columns_than_a_header_whose_cells_are_near() -> None:
-    head = JudgedLine(line(100, (50, "Part"), (150, "Order no."), (200, "Price")), True, True)
-    near = JudgedLine(line(115, (50, "Plate with a coating"), (151, "K-1"), (200, "2.50")), False, True)
+    head = JudgedLine(line(100, (50, "Part"), (150, "Code"), (180, "Price")), True, True)
+    near = JudgedLine(line(115, (50, "Plate with a coating"), (150, "K-1"), (180, "2.50")), False, True)
     rest = [
-        JudgedLine(line(130 + 15 * k, (50, "Valve"), (150, f"K-{k}"), (200, "9.00")), False, True) for k in range(5)
+        JudgedLine(line(130 + 15 * k, (50, "Valve"), (150, f"K-{k}"), (180, "9.00")), False, True) for k in range(5)
     ]
     assert len(head.line.pieces) == 2
-    assert made([head, near, *rest])[:2] == [("Part", "Order no.", "Price"), ("Plate with a coating", "K-1", "2.50")]
+    assert made([head, near, *rest])[:2] == [("Part", "Code", "Price"), ("Plate with a coating", "K-1", "2.50")]
