@@ -123,6 +123,8 @@ def train(
         f"explains {1 - losses['val/loss'] / losses['val/loss_constant']:.0%} of what the best constant leaves: loss "
         f"{losses['val/loss']:.3g} against {losses['val/loss_constant']:.3g}."
     )
+    if retrieval:
+        text += " These tasks' own adapters are among those that it retrieves from; a new task's is not."
     console.print(f"{out.name}: {text}")
     write_json(out / "results.json", {"schema_version": 1, "metrics": losses, "statements": [text], "tables": []})
     TrainedGenerator.of(network.cpu(), pairs.data, cascade).save(out)

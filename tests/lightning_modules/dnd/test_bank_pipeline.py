@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +248,34 @@ def test_the_gpu_experiment_has_the_shapes_of_its_base_model(kernel: int, millio
     assert millions[0] < network.num_parameters / 1e6 < millions[1]
     tasks, held_out = settings["collect"].get("tasks"), settings["plain"].get("held_out")
     assert set(held_out) < set(tasks) and len(held_out) == len(settings["test"].get("test")) + 3
+
+
+@pytest.mark.slow
+def test_the_gpu_experiment_runs_to_its_report_on_a_small_bank(
+    bank: Path, tmp_path: Path, fulgurite_process: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    prompts = {**PROMPTS, "held_out": HELD_OUT}
+    generator = {**prompts, **CASCADE, "steps": 2}
+    model = {**generator, "steps": 0, "llm_steps": 2, "llm_tasks": 2, "llm_rows": 2}
+    small = {
+        "base": "dnd/gpu",
+        "title": "small",
+        "collect": {**BANK, "bank": str(bank), "named": [], "tasks": ["held", "chooses", "one", "up", "yes"]},
+        "mixer": {**prompts, "shared_steps": 2, "shared_rows": 6, "steps": 2, "tasks": 2, "rows": 4, "nearest": 2},
+        **{name: generator for name in ("plain", "centred", "product", "canonical")},
+        **{name: model for name in ("through", "onto")},
+        "retrieval": {**model, "steps": 2},
+        "test": {
+            "test": ["held"], "val": ["chooses"], "num_test": 6, "num_recovery": 4, "draws": 1, "shots": 1,
+            "mismatched": 1, "averaged": 2, "few": [1],
+        },
+    }  # fmt: skip
+    (tmp_path / "small.yaml").write_text(json.dumps(small))
+    done = fulgurite_process("run", "small.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / "runs" / "small").iterdir()
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "done" and len(record["stages"]) == 10
+    assert {"test/choice/plain", "test/choice/mixer", "test/choice/own_LoRA"} <= record["metrics"].keys()
+    report = (folder / "report.md").read_text()
+    assert "the best of our variants (chosen by chooses)" in report
