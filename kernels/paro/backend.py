@@ -42,7 +42,7 @@ class ParoAttention(AttentionBackend):
         UserError: for a plan that can't be read, or another precision.
     """
 
-    capability: ClassVar[Capability] = Capability(masks=("keys",), emulated=True)
+    capability: ClassVar[Capability] = Capability(masks=("keys",))
     fallback: ClassVar[str] = "sdpa"
 
     def __init__(self, plan: Plan | str | Path | None = None, precision: str = "int8") -> None:
@@ -132,6 +132,8 @@ class Int4Attention(ParoAttention):
     Raises:
         UserError: as `paro`.
     """
+
+    capability: ClassVar[Capability] = Capability(masks=("keys",), emulated=True)
 
     def __init__(self, plan: Plan | str | Path | None = None, precision: str = "int4") -> None:
         super().__init__(plan, precision)

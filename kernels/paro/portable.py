@@ -95,6 +95,8 @@ def _rows(x_BHND: Tensor) -> tuple[Tensor, Tensor]:
 @cache
 def _kernel() -> Any:
     """The compiled function, made when it is first needed: importing triton takes a second."""
+    import triton
+
     from .portable_kernel import attend
 
-    return attend
+    return triton.jit(attend)

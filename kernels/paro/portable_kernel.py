@@ -1,10 +1,13 @@
-"""The Triton kernel of portable.py; importing this file imports triton."""
+"""The Triton kernel of portable.py, which compiles it. The file can be imported without triton, but not used."""
 
-import triton
-import triton.language as tl
+from __future__ import annotations
+
+from contextlib import suppress
+
+with suppress(ImportError):
+    import triton.language as tl
 
 
-@triton.jit
 def attend(  # type: ignore[no-untyped-def]
     q_ptr, k_ptr, v_ptr, q_step_ptr, k_step_ptr, v_step_ptr, seen_ptr, count_ptr, column_ptr, out_ptr,
     size, heads, blocks, mask_batches, mask_heads, D: tl.constexpr, BLOCK: tl.constexpr,

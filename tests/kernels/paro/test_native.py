@@ -114,8 +114,7 @@ def test_the_triton_kernel_compiles_without_a_gpu(capability) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from fulgurite.kernels.paro.portable_kernel import attend
-
+    attend = portable._kernel()
     pointers = dict(q="i8", k="i8", v="fp16", q_step="fp32", k_step="fp32", v_step="fp32", seen="i8", count="i32",
                     column="i32", out="fp32")  # fmt: skip
     signature = {f"{name}_ptr": f"*{kind}" for name, kind in pointers.items()}
