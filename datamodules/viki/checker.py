@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ ERROR_CODES = (
 )  # fmt: skip
 """The first six are the released checker's own."""
 _QUIET = frozenset({"move", "reach"})
+_LONG = 200  # characters; longer commands are nonsense, and not kept for the next time
 
 
 @dataclass(frozen=True)
@@ -207,18 +209,26 @@ class _Run:
             raise _Failure(*found)
 
 
-def _words(command: str, robot: Any, number: int) -> list[str]:
-    """`Move, apple` as ["move", "apple"].
+def _words(command: str, robot: Any, number: int) -> tuple[str, ...]:
+    """`Move, apple` as ("move", "apple").
 
     Raises:
         _Failure: if a part is empty or holds a comma or angle bracket.
     """
+    words = (_split if len(command) < _LONG else _split.__wrapped__)(command)
+    if not words:
+        raise _Failure("INVALID_COMMAND", f"step {number}, {robot}: '{command}' is no command", number)
+    return words
+
+
+@functools.lru_cache(4096)
+def _split(command: str) -> tuple[str, ...]:
+    """The words of a command, its primitive in lower case; none if it is no command."""
     parts = command.split(",")
     if "" in parts or "<" in command or ">" in command:
-        raise _Failure("INVALID_COMMAND", f"step {number}, {robot}: '{command}' is no command", number)
-    words = [part.strip() for part in parts]
-    words[0] = words[0].lower()
-    return words
+        return ()
+    first, *others = (part.strip() for part in parts)
+    return first.lower(), *others
 
 
 def _all_steps(data: Any) -> list[Step]:

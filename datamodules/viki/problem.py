@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Mapping
@@ -109,8 +110,7 @@ class Problem:
 
     def drawn_start(self, seed: int) -> tuple[str, ...]:
         """One area for each asset, as the released scorer draws them after `random.seed(seed)`."""
-        draw = random.Random(seed)
-        return tuple(draw.choice(areas) for areas in self.starts)
+        return _drawn(self.starts, seed)
 
     def all_starts(self) -> list[tuple[str, ...]]:
         """Every combination of start areas, up to `MAX_STARTS` of them."""
@@ -146,6 +146,12 @@ class Problem:
             raise ProblemError(f"ground_truth: no field {error}") from None
         except (AttributeError, TypeError) as error:
             raise ProblemError(f"ground_truth: a field of the wrong form: {error}") from None
+
+
+@functools.lru_cache(1024)
+def _drawn(starts: tuple[tuple[str, ...], ...], seed: int) -> tuple[str, ...]:
+    draw = random.Random(seed)
+    return tuple(draw.choice(areas) for areas in starts)
 
 
 def without_nulls(value: Any) -> Any:

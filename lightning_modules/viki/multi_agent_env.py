@@ -185,7 +185,7 @@ def _spaces() -> tuple[Any, Any]:
     """Spaces of observations and of actions; one object each, as PettingZoo asks for."""
     from gymnasium import spaces
 
-    seen = {
+    seen: dict[str, spaces.Space[Any]] = {
         "observations": spaces.Box(-1.0, 1.0, (AgentView.num_features,), numpy.float32),
         "action_mask": spaces.Box(0, 1, (AgentView.num_actions,), numpy.int8),
     }

@@ -1,0 +1,43 @@
+"""Robots under RLlib: names that tell the module, and stock PPO that takes a step with masked actions."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip("ray.rllib", reason="needs the extra viki (ray)")
+
+
+@pytest.fixture(scope="module")
+def rllib_env():
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from fulgurite.lightning_modules.viki import rllib_env
+
+    return rllib_env
+
+
+def test_agents_are_named_by_type_and_the_gold_plan_does_the_task(rllib_env):
+    env = rllib_env.RllibVikiEnv({"num_records": 30, "team_size": 2})
+    observations, _ = env.reset(options={"problem": 0})
+    assert sorted(rllib_env.module_of(name) for name in observations) == ["humanoid", "wheeled"]
+    assert set(observations) <= set(env.possible_agents)
+    waiting = dict.fromkeys(observations, 0)
+    _, rewards, ends, cuts, _ = env.step(waiting)
+    assert ends["__all__"] is False and cuts["__all__"] is False and len(set(rewards.values())) == 1
+
+
+def test_stock_ppo_learns_a_step_with_a_module_an_embodiment(rllib_env):
+    import ray
+
+    config = rllib_env.ppo_config({"num_records": 20, "max_steps": 8}, width=16)
+    algorithm = config.training(train_batch_size_per_learner=64, minibatch_size=32, num_epochs=1).build_algo()
+    try:
+        before = algorithm.get_module("wheeled").actor[0].weight.detach().clone()
+        algorithm.train()
+        assert not before.equal(algorithm.get_module("wheeled").actor[0].weight)
+        done, quick = rllib_env.success(algorithm, rllib_env.problems("test", 12, 0, 2))
+        assert 0 <= quick <= done <= 1
+    finally:
+        algorithm.stop()
+        ray.shutdown()
