@@ -85,7 +85,7 @@ def test_an_own_view_is_drawn_for_each_active_robot_alone(renderer, scene):
     [
         ({"layout": 10}, "layout is one of 0 to 9, not 10"),
         ({"objects": (SceneObject("appel", "table", Pose(0, 0)),)}, "Did you mean 'apple'"),
-        ({"objects": (SceneObject("apple", "tabel", Pose(0, 0)),)}, "Did you mean 'table'"),
+        ({"objects": (SceneObject("apple", "racc", Pose(0, 0)),)}, "Did you mean 'rack'"),
         ({"robots": (SceneRobot("stomp", "R1", Pose(0, 0)),)}, "Did you mean 'stompy'"),
         ({"fixtures": ("sinc",)}, "Did you mean 'sink'"),
         ({"objects": tuple(SceneObject("apple", "table", Pose(0, 0)) for _ in range(3))}, "3 times 'apple'"),
