@@ -42,6 +42,7 @@ class Source:
         disk_mb: size in the cache once prepared, in MB.
         prepare: `module:function` run on the unpacked folder; a leading dot means this package.
         preparing: what `prepare` does, for the user who waits.
+        needs: import names of packages outside the base install that `prepare` uses.
         recipe: raised when `prepare` or `members` change, so that an older cache entry is made anew.
     """
 
@@ -60,6 +61,7 @@ class Source:
     disk_mb: float = 0.0
     prepare: str | None = None
     preparing: str = ""
+    needs: tuple[str, ...] = ()
     recipe: int = 1
 
 
@@ -247,6 +249,7 @@ _ALL = (
         disk_mb=0.4,
         prepare="..viki.scenes.robot_files:convert",
         preparing="thinning the meshes: a quarter of a minute, once",
+        needs=("collada", "fast_simplification", "mujoco"),
     ),
     Source(
         name="robots-robosuite",
@@ -269,6 +272,7 @@ _ALL = (
         disk_mb=0.4,
         prepare="..viki.scenes.robot_files:convert",
         preparing="thinning the meshes: a quarter of a minute, once",
+        needs=("collada", "fast_simplification", "mujoco"),
     ),
     Source(
         name="robot-fetch",
@@ -291,6 +295,7 @@ _ALL = (
         disk_mb=0.1,
         prepare="..viki.scenes.robot_files:convert",
         preparing="thinning the meshes: a quarter of a minute, once",
+        needs=("collada", "fast_simplification", "mujoco"),
     ),
     Source(
         name="robot-anymal",
@@ -312,6 +317,7 @@ _ALL = (
         disk_mb=0.3,
         prepare="..viki.scenes.robot_files:convert",
         preparing="thinning the meshes: a quarter of a minute, once",
+        needs=("collada", "fast_simplification", "mujoco"),
     ),
     Source(
         name="tiny-random-llama",

@@ -89,10 +89,8 @@ def _make(source: Source, folder: Path, offline: bool, progress: bool) -> None:
     if source.kind != "generated":
         _say(f"  download {source.download_mb:,.1f} MB, on disk {source.disk_mb:,.1f} MB", progress)
     cache.require_free(folder, _need(source), f"fetching {source.name}")
-    prepare = None
-    if source.prepare:  # what it imports may be missing: that is told before the download
-        module, _, function = source.prepare.partition(":")
-        prepare = getattr(importlib.import_module(module, __package__), function)
+    for package in source.needs:
+        importlib.import_module(package)  # one that is missing is told before the download
     with _temporary(source.name) as work:
         content = work / "content"
         content.mkdir()
@@ -106,10 +104,11 @@ def _make(source: Source, folder: Path, offline: bool, progress: bool) -> None:
                 raise UserError(f"{source.name}: {archive.name} cannot be unpacked: {error}") from None
             if archive != given:
                 archive.unlink()
-        if prepare is not None:
+        if source.prepare:
             if source.preparing:
                 _say(f"  {source.preparing}", progress)
-            prepare(content)
+            module, _, function = source.prepare.partition(":")
+            getattr(importlib.import_module(module, __package__), function)(content)
         cache.mark_complete(content, source)
         if folder.exists():
             folder.rename(work / "damaged")

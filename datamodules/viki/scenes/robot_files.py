@@ -13,11 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import collada
-import fast_simplification
-import mujoco
 import numpy as np
-from PIL import Image
 
 from .robot_model import Body, Embodiment, Joint, Part, RobotModel, embodiments
 
@@ -51,6 +47,8 @@ def convert_robot(folder: Path, robot: Embodiment) -> RobotModel:
 
 
 def _read_mjcf(folder: Path, robot: Embodiment) -> RobotModel:
+    import mujoco
+
     spec = mujoco.MjSpec.from_file(str(folder / robot.file))
     if robot.gripper:
         hand = mujoco.MjSpec.from_file(str(folder / robot.gripper["file"]))
@@ -84,6 +82,8 @@ def _read_mjcf(folder: Path, robot: Embodiment) -> RobotModel:
 
 
 def _mjcf_joint(model: Any, body: int) -> Joint | None:
+    import mujoco
+
     if not model.body_jntnum[body]:
         return None
     j = model.body_jntadr[body]
@@ -94,6 +94,8 @@ def _mjcf_joint(model: Any, body: int) -> Joint | None:
 
 def _geom(model: Any, geom: int) -> tuple[np.ndarray, np.ndarray]:
     """Triangles of a mesh or box geom, in the geom's frame; nothing for other shapes, which no robot is drawn with."""
+    import mujoco
+
     if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
         mesh = model.geom_dataid[geom]
         first, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
@@ -157,6 +159,9 @@ def _dae(path: Path) -> list[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
 
     A triangle's colour is the texture's at its middle, rounded to black, grey, red or white, which ANYmal C is made of.
     """
+    import collada
+    from PIL import Image
+
     scene = collada.Collada(str(path), ignore=[collada.common.DaeUnsupportedError, collada.common.DaeBrokenRefError])
     scale = float(scene.assetInfo.unitmeter or 1.0)
     upright = np.eye(3) if scene.assetInfo.upaxis == "Z_UP" else np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -224,6 +229,8 @@ def _by_colour(model: RobotModel) -> RobotModel:
 
 def _thin(model: RobotModel, num_faces: int) -> RobotModel:
     """Meshes with about `num_faces` triangles in all; large surfaces keep more than small ones."""
+    import fast_simplification
+
     areas = np.array([_area(part) for part in model.parts])
     shares = np.sqrt(areas) / np.sqrt(areas).sum()
     parts = []

