@@ -69,6 +69,7 @@ class AgentView:
         self._target |= {NUM_ASSETS + i: -1 - i for i in range(len(problem.agents))}
         self._target |= {i: i for i in range(len(problem.assets))}
         self._asked = self._asked_for()
+        self._possible = [self._commands(agent) for agent in range(len(problem.agents))]
 
     def command(self, agent: int, action: int) -> Command | None:
         """The command of a numbered action; None for waiting."""
@@ -93,11 +94,16 @@ class AgentView:
         """Which actions the state allows, int8 [A]; waiting always."""
         found = numpy.zeros(self.num_actions, numpy.int8)
         found[0] = 1
-        for number in range(1, self.num_actions):
-            command = self.command(agent, number)
-            if command is not None and refusal(state, command, STRICT) is None:
+        for number, command in self._possible[agent]:
+            if refusal(state, command, STRICT) is None:
                 found[number] = 1
         return found
+
+    def _commands(self, agent: int) -> list[tuple[int, Command]]:
+        """Numbered commands that the robot's make can carry out at all."""
+        numbered = ((number, self.command(agent, number)) for number in range(1, self.num_actions))
+        able = self.problem.primitives[agent]
+        return [(number, command) for number, command in numbered if command is not None and command.name in able]
 
     def features(self, state: State, time: float) -> numpy.ndarray:
         """The state as all robots see it, float32 [F]; the part that says who looks is left zero.

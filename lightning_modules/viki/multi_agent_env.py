@@ -54,10 +54,9 @@ class VikiMultiAgentEnv:
         self.problems, self.max_steps, self.shaping = list(problems), max_steps, shaping
         self.views = [AgentView(problem) for problem in self.problems]
         self.possible_agents = list(AGENTS)
-        self.agents: list[str] = []
         self._draw = numpy.random.default_rng(seed)
-        self.problem, self.view, self.state, self.num_steps = self.problems[0], self.views[0], State.start(
-            self.problems[0], self.problems[0].drawn_start(seed)), 0  # fmt: skip
+        self._begin(0, seed)
+        self.agents: list[str] = []  # until reset
 
     @property
     def unwrapped(self) -> VikiMultiAgentEnv:
@@ -89,10 +88,7 @@ class VikiMultiAgentEnv:
         if seed is not None:
             self._draw = numpy.random.default_rng(seed)
         number = (options or {}).get("problem", int(self._draw.integers(len(self.problems))))
-        self.problem, self.view = self.problems[number], self.views[number]
-        self.agents = list(self.problem.agents)
-        self.state = State.start(self.problem, self.problem.drawn_start(int(self._draw.integers(2**31))))
-        self.num_steps = 0
+        self._begin(number, int(self._draw.integers(2**31)))
         return self._observations(), {agent: {} for agent in self.agents}
 
     def step(
@@ -113,7 +109,6 @@ class VikiMultiAgentEnv:
         if not self.agents:
             raise UserError("the episode has ended: call reset first")
         commands = self._allowed_together(actions)
-        near = steps_to_go(self.state, STRICT)
         before = self.state.copy()
         held = prepared(before)
         apply(self.state, commands, STRICT, before)
@@ -122,7 +117,9 @@ class VikiMultiAgentEnv:
         done = broken is None and unmet(self.state, STRICT) is None
         reward = float(done) - STEP_COST - FAILURE_COST * (broken is not None)
         if self.shaping and broken is None:
-            reward += _POTENTIAL * (near - steps_to_go(self.state, STRICT))
+            near = steps_to_go(self.state, STRICT)
+            reward += _POTENTIAL * (self._near - near)
+            self._near = near
         ended, cut = done or broken is not None, self.num_steps >= self.max_steps
         agents = self.agents
         said = {agents[c.agent]: " ".join((c.name, *map(before.name, c.targets))) for c in commands}
@@ -154,6 +151,12 @@ class VikiMultiAgentEnv:
             UserError: if the view has no such action.
         """
         return self.view.number(self.problem.agent_index[agent], command)
+
+    def _begin(self, number: int, seed: int) -> None:
+        self.problem, self.view = self.problems[number], self.views[number]
+        self.agents = list(self.problem.agents)
+        self.state = State.start(self.problem, self.problem.drawn_start(seed))
+        self.num_steps, self._near = 0, steps_to_go(self.state, STRICT)
 
     def _allowed_together(self, actions: Mapping[str, int]) -> list[Command]:
         commands: list[Command] = []

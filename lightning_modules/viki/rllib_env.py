@@ -37,8 +37,8 @@ class RllibVikiEnv(MultiAgentEnv):
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        options = {"split": "train", "num_records": 400, "seed": 0, "team_size": 2, "max_steps": 20, "shaping": True}
-        options |= dict(config or {})
+        options: dict[str, Any] = {"split": "train", "num_records": 400, "seed": 0, "team_size": 2}
+        options |= {"max_steps": 20, "shaping": True, **(config or {})}
         self.env = VikiMultiAgentEnv(
             problems(options["split"], options["num_records"], options["seed"], options["team_size"]),
             options["max_steps"], options["shaping"], options["seed"] + int(getattr(config, "worker_index", 0)),
@@ -116,7 +116,7 @@ def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 256, se
         width: of the networks.
         seed: of networks and draws.
     """
-    options = {"team_size": 2, "seed": seed, **(env_config or {})}
+    options: dict[str, Any] = {"team_size": 2, "seed": seed, **(env_config or {})}
     kinds = {2: ("humanoid", "wheeled"), 3: ("dog", "arm")}.get(
         options["team_size"], ("arm", "wheeled", "humanoid", "dog")
     )
@@ -127,7 +127,7 @@ def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 256, se
     )  # fmt: skip
     return (
         PPOConfig()
-        .environment(RllibVikiEnv, env_config=options)
+        .environment(RllibVikiEnv, env_config=options, disable_env_checking=True)  # its check plays masked actions
         .env_runners(num_env_runners=0)
         .learners(num_learners=0)
         .multi_agent(policies=set(kinds), policy_mapping_fn=module_of)
