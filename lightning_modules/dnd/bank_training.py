@@ -19,6 +19,7 @@ from ...datamodules.dnd.token_rows import RowStream, pad_rows
 from ...datamodules.files import atomic_write
 from .bank_pairs import BankPairs
 from .batched_lora import BatchedLoRA, Stack
+from .bulk import TOLD_EVERY_S
 from .losses import weighted_token_mse
 
 Say = Callable[[int, float], None]
@@ -154,7 +155,7 @@ def _descend(module: nn.Module, step_loss: Callable[[int], Tensor], steps: Steps
         optimizer.step()
         if (step + 1) % steps.save_every == 0 and step + 1 < steps.steps:
             _save(file, module, optimizer, step + 1)
-        if time.monotonic() - noted > 2 or step + 1 == steps.steps:
+        if time.monotonic() - noted > TOLD_EVERY_S or step + 1 == steps.steps:
             noted = time.monotonic()
             say(step + 1, float(loss.detach()))
     module.eval()

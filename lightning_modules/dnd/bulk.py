@@ -19,6 +19,7 @@ from ...datamodules.files import atomic_write
 from .batched_lora import BatchedLoRA
 
 CLIP = 1.0
+TOLD_EVERY_S = 10
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def train_together(
                 on_snapshot(k, done, {key: value.detach()[k] for key, value in stack.items()})
         if done % settings.save_every == 0 and done < settings.steps:
             _save(resume_point, stack, optimizer, done)
-        if time.monotonic() - noted > 2 or done == settings.steps:
+        if time.monotonic() - noted > TOLD_EVERY_S or done == settings.steps:
             noted = time.monotonic()
             on_step(done, loss_K.tolist())
     model.set(None)
