@@ -43,6 +43,16 @@ def _module(file: str, device: int) -> ctypes.c_void_p:
 
 
 @cache
+def why_not_loaded(file: str, device: int) -> str:
+    """Why the driver can't load a compiled file, such as one older than the compiler; empty if it can."""
+    try:
+        _module(file, device)
+    except (CudaError, OSError) as error:
+        return f"{file}, {error}"
+    return ""
+
+
+@cache
 def kernel(file: str, name: str, shared_bytes: int, device: int) -> ctypes.c_void_p:
     """A kernel of a compiled file, with room for that much dynamic shared memory.
 

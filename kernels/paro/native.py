@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .driver import FOLDER, kernel, launch
+from .driver import FOLDER, kernel, launch, why_not_loaded
 
 BLOCK = 64
 HEAD_DIMS = (64, 128)
@@ -151,7 +151,10 @@ def why_not(device: torch.device, dtype: torch.dtype, width: int) -> str:
         return f"is not compiled in this installation ({', '.join(missing)} absent)"
     if dtype not in DTYPES:
         return f"takes bfloat16 and float16, not {str(dtype).removeprefix('torch.')}"
-    return "" if width in HEAD_DIMS else f"takes heads of 64 or 128 channels, not {width}"
+    if width not in HEAD_DIMS:
+        return f"takes heads of 64 or 128 channels, not {width}"
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return next((f"does not load: {reason}" for name in FILES if (reason := why_not_loaded(name, index))), "")
 
 
 def lists_of(bits_bhRX: Tensor, batch: int, heads: int) -> Lists:
@@ -274,4 +277,4 @@ def paro_forward(
 def _rows_at_16_bytes(x: Tensor) -> Tensor:
     """The tensor itself if its rows are contiguous and start at multiples of 16 bytes, else a copy."""
     fits = x.stride(3) == 1 and not any(s % 8 for s in x.stride()[:3]) and x.data_ptr() % 16 == 0
-    return x if fits else x.contiguous()
+    return x if fits else x.clone(memory_format=torch.contiguous_format)  # `contiguous` keeps one that begins between

@@ -12,7 +12,7 @@ from shutil import which
 import pytest
 import torch
 
-from fulgurite.kernels.paro import build, native, portable
+from fulgurite.kernels.paro import build, driver, native, portable
 from fulgurite.kernels.paro.driver import FOLDER
 from fulgurite.kernels.paro.op import kernels_for
 from fulgurite.registry import UserError
@@ -25,6 +25,7 @@ SHARED_OF_A_MULTIPROCESSOR = 228 * 1024  # compute capability 9.0; each thread b
 def pretend(monkeypatch, capability: tuple[int, int], triton: bool = True) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(portable, "find_spec", lambda name: object() if triton else None)
+    monkeypatch.setattr(native, "why_not_loaded", lambda file, device: "")
 
 
 @pytest.mark.parametrize("capability,triton,dtype,width,chosen,reason", [
@@ -48,6 +49,30 @@ def test_no_kernels_on_a_cpu_or_without_the_files(monkeypatch, tmp_path) -> None
     pretend(monkeypatch, (9, 0))
     monkeypatch.setattr(native, "FOLDER", tmp_path)
     assert "is not compiled in this installation (prepass.fatbin, " in native.why_not(GPU, torch.bfloat16, 64)
+
+
+def test_a_driver_that_cannot_load_the_files_leaves_the_call_to_triton(monkeypatch) -> None:
+    pretend(monkeypatch, (9, 0))
+    monkeypatch.setattr(native, "why_not_loaded", driver.why_not_loaded)
+
+    def refuse(file: str, device: int) -> None:
+        raise driver.CudaError("cuModuleLoadData: device kernel image is invalid (200)")
+
+    monkeypatch.setattr(driver, "_module", refuse)
+    driver.why_not_loaded.cache_clear()
+    try:
+        chosen, reason = kernels_for(GPU, torch.bfloat16, 64)
+    finally:
+        driver.why_not_loaded.cache_clear()
+    assert chosen == "triton" and "does not load: prepass.fatbin, cuModuleLoadData" in reason
+
+
+@pytest.mark.parametrize("start,copied", [(0, False), (8, False), (3, True)])
+def test_rows_that_do_not_start_at_16_bytes_are_copied(start, copied) -> None:
+    x = torch.arange(1 * 2 * 4 * 64 + 8, dtype=torch.bfloat16)[start : start + 512].view(1, 2, 4, 64)
+    made = native._rows_at_16_bytes(x)
+    assert made.data_ptr() % 16 == 0 and torch.equal(made, x)
+    assert (made.data_ptr() != x.data_ptr()) == copied
 
 
 def test_the_shipped_files_were_made_from_these_sources() -> None:
