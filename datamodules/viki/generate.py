@@ -97,8 +97,8 @@ def generate(
     _claim(out, settings)
     started = time.monotonic()
     parts = [part for part in _parts(settings) if not _file(out, part).exists()]
-    cores = len(os.sched_getaffinity(0)) if pictures else 1
-    made = _make(out, settings, parts, min(workers or cores, max(1, len(parts))))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    made = _make(out, settings, parts, min(workers or (cores if pictures else 1), max(1, len(parts))))
     if demonstrations:
         write_demonstrations(out, settings.level, demonstrations)
     _report(out, settings, made, time.monotonic() - started)

@@ -61,6 +61,8 @@ def reads_as_list_or_dict(text: str) -> bool:
     The released code runs what is no literal with `eval`. Text of a model is not run here: operators and conditions
     over literals are worked out (`[1 + 1]`), anything with names, calls or comprehensions counts as unreadable.
     """
+    if len(text) > MAX_ANSWER_CHARS:
+        return False
     opening = text.find("{{")
     if opening >= 0 and text.find("}}", opening + 2) >= 0:
         text = text.replace("{{", "{").replace("}}", "}")

@@ -49,8 +49,8 @@ def show(
     if plan is not None:
         try:
             answer = plan.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"{plan}: can't be read: {error.strerror}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{plan}: can't be read: {error}") from None
     file = out or Path(f"{found.key}.html")
     with atomic_write(file) as partial:
         partial.write_text(page(found, answer, strict=strict, seed=seed, own=plan is None), encoding="utf-8")
@@ -100,7 +100,7 @@ def _plan_parts(truth: Mapping[str, Any], answer: str, strict: bool, seed: int, 
     mark = "ok" if verdict.ok else "bad"
     code = f"{verdict.code}: " if verdict.code else ""
     parts = [f'<h2>Verdict, {by}</h2><p class="{mark}">{escape(code + verdict.sentence)}{escape(length)}</p>']
-    steps = _steps(answer)
+    steps = _steps(answer, strict)
     for number, state in enumerate(states):
         says = {robot: command.replace(",", " ") for robot, command in steps[number - 1].items()} if number else {}
         title = "At the start" if not number else f"After step {number}"
@@ -112,10 +112,12 @@ def _plan_parts(truth: Mapping[str, Any], answer: str, strict: bool, seed: int, 
     return parts
 
 
-def _steps(answer: str) -> list[dict[str, str]]:
+def _steps(answer: str, strict: bool) -> list[dict[str, str]]:
     found = find_answer(answer)
     try:
-        steps = steps_of(literal(answer if found is None else found))
+        data = literal(answer if found is None else found)
     except ValueError:
         return []
+    waits = strict and isinstance(data, list | tuple)  # steps without an action count there
+    steps = [dict(*steps_of([row])) for row in data] if waits else steps_of(data)
     return [{str(robot): command for robot, command in step.items()} for step in steps]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy
@@ -124,6 +125,12 @@ def test_distances_of_trajectories():
     assert sharp_trajectory_score(None) == 0 and skill(5, 10) == 0.5 and skill(20, 10) == -1
     with pytest.raises(ValueError, match="no error"):
         skill(1, 0)
+
+
+def test_an_answer_without_end_is_not_read():
+    started = time.process_time()
+    reward = plan_reward(f"<think></think><answer>[1{',1' * 600_000}]</answer>", TASK)
+    assert reward.total == 0 and time.process_time() - started < 1, "it is parsed all the same"
 
 
 @settings(max_examples=200, deadline=None)

@@ -17,7 +17,7 @@ def rllib_env():
     return rllib_env
 
 
-def test_agents_are_named_by_type_and_the_gold_plan_does_the_task(rllib_env):
+def test_agents_are_named_by_type_and_waiting_goes_on(rllib_env):
     env = rllib_env.RllibVikiEnv({"num_records": 30, "team_size": 2})
     observations, _ = env.reset(options={"problem": 0})
     assert sorted(rllib_env.module_of(name) for name in observations) == ["humanoid", "wheeled"]

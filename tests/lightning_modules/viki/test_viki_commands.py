@@ -67,6 +67,12 @@ def test_a_record_becomes_one_page_with_a_drawing_a_step(data, tmp_path):
     (tmp_path / "plan.txt").write_text('[{"actions": {"R1": ["Move", "<script>"]}}]')
     assert main(["viki", "show", str(out / "train"), "--plan", str(tmp_path / "plan.txt"), "--out", str(page)]) == 0
     assert "INVALID_COMMAND" in page.read_text() and "<script>" not in page.read_text()
+    (tmp_path / "plan.txt").write_text(str([{"actions": {}}, *record.ground_truth["time_steps"]]))
+    shown = ["viki", "show", str(out / "train"), "--plan", str(tmp_path / "plan.txt"), "--out", str(page)]
+    assert main([*shown, "--strict", "true"]) == 0
+    assert page.read_text().count("<svg") == num_steps + 2, "waiting is a step under the strict rules"
+    (tmp_path / "plan.txt").write_bytes(b"\xff\xfe")
+    assert main(shown) == 2
 
 
 @pytest.mark.parametrize(
