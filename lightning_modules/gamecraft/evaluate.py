@@ -148,7 +148,7 @@ def measure(
         found["metrics"] |= part["metrics"]
         found["tables"] += part["tables"]
         found["statements"] += part.get("statements", [])
-        write_json(out / UNFINISHED, found)
+        write_json(out / UNFINISHED, {"schema_version": 1, **found})
 
     out.mkdir(parents=True, exist_ok=True)
     key, played = models[0]
