@@ -95,7 +95,9 @@ class PromptCheckpointDataModule(LightningDataModule):
         p, store = self.hparams, self.snapshots
         for name in p["held_out"]:
             store.steps(name)
-        names = [t for t in store.tasks if t not in p["held_out"]][: 1 if p["single_pair"] else None]
+        entries = store.manifest["tasks"]
+        unseen = {entries[name]["spec"] for name in p["held_out"]}  # other seeds' LoRAs of a task are the task too
+        names = [t for t in store.tasks if entries[t]["spec"] not in unseen][: 1 if p["single_pair"] else None]
         if not names:
             raise UserError(f"{store.folder}: every task is held out; nothing is left to train on")
         self.tokenizer = WeightTokenizer.from_adapter(store.load(names[0]), p["chunk"])

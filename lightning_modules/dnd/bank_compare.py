@@ -70,11 +70,15 @@ def compare(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     made: dict[str, Any] = {}
     for folder in variants:
+        if folder.name in made:
+            raise UserError(f"--variants: two folders are called '{folder.name}', which tables could not tell apart")
         is_mixer = (folder / "mixer.json").is_file()
         made[folder.name] = TrainedMixer(folder) if is_mixer else TrainedGenerator.load(folder)
     if not made or not test:
         raise UserError("dnd compare needs at least one variant and one test task")
     training: list[str] = list(next(iter(made.values())).meta["tasks"])
+    if shared := sorted({*test} & {*val}):
+        raise UserError(f"'{shared[0]}' is in --test and in --val: what chooses a variant can't judge it")
     _check_held_out(made, training, [*test, *val], snapshots)
     model = BatchedLoRA(snapshots.manifest["base_model"], snapshots.manifest["adapter_config"], device)
     guide = next((v for v in made.values() if isinstance(v, TrainedGenerator)), None)
@@ -91,7 +95,8 @@ def compare(
     scores: dict[str, dict[str, Any]] = {}
     for name in [*test, *val]:
         entry = snapshots.manifest["tasks"][name]
-        asked = [str(f) for f in variants], training, num_test, draws, shots, mismatched, averaged, few, seed
+        settings = [training, num_test, draws, shots, mismatched, averaged, few, seed]
+        asked = [[str(f) for f in variants], str(multi_task), *settings]
         mark = hashlib.sha256(json.dumps([name, asked, _stamps(variants)]).encode()).hexdigest()[:12]
         file = out / "scores" / f"{name.replace('/', '-').replace(':', '-')}-{mark}.json"
         if not file.is_file():
@@ -102,7 +107,8 @@ def compare(
         console.print(f"{name}: {shown}")
     known: dict[str, dict[str, Any]] = {}
     for name in training:
-        mark = hashlib.sha256(json.dumps([name, num_recovery, seed, _stamps(variants)]).encode()).hexdigest()[:12]
+        asked = [[str(f) for f in variants], num_recovery, seed]
+        mark = hashlib.sha256(json.dumps([name, asked, _stamps(variants)]).encode()).hexdigest()[:12]
         file = out / "scores" / f"known-{name.replace('/', '-').replace(':', '-')}-{mark}.json"
         if num_recovery and not file.is_file():
             entry = snapshots.manifest["tasks"][name]
@@ -129,10 +135,15 @@ def _check_held_out(
 ) -> None:
     for name in held_out:
         snapshots.steps(name)
+    specs = {snapshots.manifest["tasks"][name]["spec"]: name for name in held_out}
     for label, variant in made.items():
         seen = set(variant.meta["tasks"]) & set(held_out)
         if seen:
             raise UserError(f"{label}: was trained on '{sorted(seen)[0]}', which is not held out then")
+        for name in variant.meta["tasks"]:
+            same = specs.get(snapshots.manifest["tasks"].get(name, {}).get("spec"))
+            if same is not None:
+                raise UserError(f"{label}: was trained on '{name}', whose examples are those of '{same}'")
         if list(variant.meta["tasks"]) != training:
             raise UserError(
                 f"{label}: was trained on other tasks than the first variant, and can't be compared with it"
@@ -241,7 +252,8 @@ class _Work:
         if multi_task is not None:
             yield MULTI_TASK, self._placed(load_file(multi_task))
         self._conditions.clear()
-        foreign = [near, *(t for t in self.training[:: max(1, len(self.training) // self.mismatched)] if t != near)]
+        stride = max(1, len(self.training) // max(1, self.mismatched))
+        foreign = [near, *(t for t in self.training[::stride] if t != near)]
         for label, variant in self.made.items():
             for draw in range(self.draws):
                 yield label, self._made(variant, name, unlabelled, self.seed + draw)

@@ -63,7 +63,7 @@ def bank_results(
         choice: method -> task -> scores; likelihood of the choices, exact match for tasks without choices.
         exact: the same, exact match for all.
         tasks: test tasks.
-        val: validation tasks, which choose the best variant and are reported apart.
+        val: validation tasks, which choose the best variant and are reported apart; without any, none is chosen.
         variants: the methods that are generators of ours; the first is the published one.
         kinds: task -> kind.
     """
@@ -87,9 +87,9 @@ def bank_results(
     rival = max(rivals, key=lambda m: found[m]["mean"])
     gap = intervals(choice, tasks, rival)[best]
     ahead = "ahead of" if gap["difference_low"] > 0 else "behind" if gap["difference_high"] < 0 else "level with"
-    chosen = f" (chosen by {', '.join(val)})" if val else ""
+    who = f"the best of our variants (chosen by {', '.join(val)})" if val else "the first of our variants"
     statements = [
-        f"Over {len(tasks)} held-out tasks of {len({kinds[t] for t in tasks})} kinds the best of our variants{chosen} "
+        f"Over {len(tasks)} held-out tasks of {len({kinds[t] for t in tasks})} kinds {who} "
         f"is `{best}` with {gap['mean']:.3f}: {ahead} the best control without labels, {rival} "
         f"({found[rival]['mean']:.3f}), by {gap['difference']:+.3f} ({gap['difference_low']:+.3f} to "
         f"{gap['difference_high']:+.3f})."

@@ -20,6 +20,7 @@ from ...registry import UserError
 
 Stack = Mapping[str, Tensor]
 _RESCALED = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+_OTHER_LORAS = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern")  # PEFT's settings that change B A x
 
 
 class BatchedLinear(nn.Module):
@@ -59,12 +60,14 @@ class BatchedLoRA(nn.Module):
         device: where to compute.
 
     Raises:
-        UserError: if no layer is to be adapted, or the model rescales its logits (they are made here from hidden
-            states).
+        UserError: if no layer is to be adapted, the adapters are no plain LoRAs, or the model rescales its logits
+            (they are made here from hidden states).
     """
 
     def __init__(self, base_model: str, adapter_config: Mapping[str, Any], device: torch.device) -> None:
         super().__init__()
+        if odd := [name for name in _OTHER_LORAS if adapter_config.get(name)]:
+            raise UserError(f"{base_model}: its adapters have {odd[0]}, which many adapters in one pass do not know")
         place = resolve_model(base_model)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         with no_progress_bars():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -106,7 +108,8 @@ def collect(
             def save(k: int, step: int, state: Any, group: Sequence[str] = group) -> None:
                 store.save(group[k], step, state)
 
-            resume_point = out / f".group-{'-'.join(sorted({*group}))[:80]}-{len(group)}.safetensors"
+            named_by = hashlib.sha256(json.dumps(group).encode()).hexdigest()[:16]  # names may hold slashes
+            resume_point = out / f".group-{named_by}.safetensors"
             console.print(f"group {place} of {len(groups)}: {', '.join(group)}")
             train_together(model, [streams[n] for n in group], settings, resume_point, save, say)
     waiting = [name for name in entries if not store.complete(name)]

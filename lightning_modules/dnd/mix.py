@@ -61,9 +61,10 @@ def mix(
     from .bulk import BulkSettings, train_together
     from .mixer import AdapterMixer
 
-    if (out / "mixer.json").is_file():
-        return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if (out / "mixer.json").is_file():
+        console.print(f"{out}: its mixer is trained; another one needs another folder")
+        return
     pairs = open_pairs(
         store, held_out, encoder=encoder, num_prompts=num_prompts, prompt_length=prompt_length,
         prompt_pool=prompt_pool, dropout_draws=dropout_draws, chunk=None, seed=seed,

@@ -71,7 +71,9 @@ def train(
     from .generator import TrainedGenerator, build_network
     from .retrieval import RetrievalGenerator, SharedGenerator
 
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     if (out / "generator.json").is_file():
+        console.print(f"{out}: its generator is trained; another one needs another folder")
         return
     if loss not in LOSSES:
         raise UserError(f"--loss is '{loss}': {' or '.join(LOSSES)}")
@@ -79,7 +81,6 @@ def train(
         raise UserError("--shared is for training through the model: give --steps 0, no --retrieval and no --centred")
     if centred and retrieval:
         raise UserError("--centred and --retrieval each say what the generator adds to: give one of them")
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     pairs = open_pairs(
         store, held_out, canonical=canonical, encoder=encoder, num_prompts=num_prompts, prompt_length=prompt_length,
         prompt_pool=prompt_pool, dropout_draws=dropout_draws, chunk=chunk, seed=seed,
@@ -103,7 +104,7 @@ def train(
     if begin is not None:
         network.load_state_dict(TrainedGenerator.load(begin).network.state_dict())
     out.mkdir(parents=True, exist_ok=True)
-    if steps:
+    if steps and not (out / "model.resume").is_file():  # which was begun when these were done
         say = sayer(console, f"{out.name}, onto snapshots", steps)
         onto_snapshots(network, pairs, Steps(steps, batch_size, lr), loss, out / "tokens.resume", say)
     if llm_steps:

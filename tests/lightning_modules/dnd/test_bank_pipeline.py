@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fulgurite.datamodules.dnd.module import PromptCheckpointDataModule
 from fulgurite.datamodules.dnd.snapshots import SnapshotStore
 from fulgurite.launch.config.experiment import resolve
 from fulgurite.lightning_modules.dnd.bank_compare import compare
@@ -116,6 +118,15 @@ def test_shares_make_the_bank_that_one_call_makes(bank: Path, run: Path, tmp_pat
             torch.testing.assert_close(apart.load(task)[key], value, rtol=1e-3, atol=1e-5)
 
 
+def test_a_held_out_task_is_held_out_in_every_seed(bank: Path, tmp_path: Path) -> None:
+    file = bank / "held.train.jsonl"  # a task by its spec, as one beside the bank: its name is a path
+    spec = f"jsonl:{file}"
+    collect(tmp_path, bank, named=[spec], tasks=["yes", "held", spec], seeds=[0, 1], **BANK)  # type: ignore[arg-type]
+    data = PromptCheckpointDataModule(str(tmp_path), ["held"], **PROMPTS, chunk=32)  # type: ignore[arg-type]
+    data.setup("fit")
+    assert [t.name for t in data.tasks] == ["yes", "yes.seed1"]
+
+
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -197,6 +208,16 @@ def test_the_comparison_has_every_control_and_is_not_done_twice(
 def test_what_was_trained_on_is_not_held_out(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="trained on 'yes'"):
         compare(run / "store", [run / "plain"], ["yes"], tmp_path)
+    with pytest.raises(UserError, match="what chooses a variant can't judge it"):
+        compare(run / "store", [run / "plain"], ["held"], tmp_path, ["held"])
+    with pytest.raises(UserError, match="two are called 'plain'"):
+        compare(run / "store", [run / "plain", run / "store" / ".." / "plain"], ["held"], tmp_path)
+    manifest = json.loads((run / "store" / "manifest.json").read_text())
+    manifest["tasks"]["held"]["spec"] = manifest["tasks"]["up"]["spec"]
+    shutil.copytree(run / "store", tmp_path / "store")
+    (tmp_path / "store" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="trained on 'up', whose examples are those of 'held'"):
+        compare(tmp_path / "store", [run / "plain"], ["held"], tmp_path)
     with pytest.raises(UserError, match="one of them has to be a generator"):
         compare(run / "store", [run / "mixer"], ["held"], tmp_path)
 

@@ -46,6 +46,12 @@ def test_validation_chooses_and_the_words_say_what_the_numbers_do() -> None:
     assert results["metrics"]["test/choice/plain"] == pytest.approx(0.4, abs=0.03)
 
 
+def test_without_validation_no_variant_is_called_the_best() -> None:
+    choice = {"base": scores(0.3, 0.02, 1), "plain": scores(0.4, 0.02, 4), "mixed": scores(0.5, 0.02, 5)}
+    results = bank_results(choice, choice, TASKS, [], ["plain", "mixed"], dict.fromkeys(TASKS, "a kind"))
+    assert "the first of our variants is `plain`" in results["statements"][0]
+
+
 def test_shares_of_a_gain_leave_out_tasks_without_one() -> None:
     known = {
         "learns": {"base": 0.2, "own LoRA": 0.8, "plain": 0.5},

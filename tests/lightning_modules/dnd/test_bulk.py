@@ -16,6 +16,7 @@ from fulgurite.lightning_modules.dnd.batched_lora import BatchedLoRA
 from fulgurite.lightning_modules.dnd.bulk import BulkSettings, train_together
 from fulgurite.lightning_modules.dnd.bulk_scoring import score_together
 from fulgurite.lightning_modules.dnd.scoring import score
+from fulgurite.registry import UserError
 
 BASE, CPU = "tiny-random-llama", torch.device("cpu")
 CONFIG = {
@@ -95,6 +96,11 @@ def test_a_cut_off_group_goes_on_as_if_it_had_not_been(model: BatchedLoRA, tmp_p
     for first, second in zip(whole, again, strict=True):
         for key in first:
             torch.testing.assert_close(first[key], second[key])
+
+
+def test_adapters_that_are_no_plain_loras_are_refused() -> None:
+    with pytest.raises(UserError, match="use_rslora"):
+        BatchedLoRA(BASE, {**CONFIG, "use_rslora": True}, CPU)
 
 
 def test_scores_together_are_the_scores_one_by_one(model: BatchedLoRA, tmp_path: Path) -> None:
