@@ -42,7 +42,7 @@ class PromptCheckpointDataModule(LightningDataModule):
 
     Args:
         store: folder of snapshots (stage collect).
-        held_out: tasks of the store that the generator must not see.
+        held_out: tasks of the store that the generator must not see, nor any other LoRA of the same examples.
         encoder: sentence encoder's model name.
         num_prompts: N, prompts per condition.
         prompt_length: L, encoder tokens per prompt.

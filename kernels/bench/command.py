@@ -137,7 +137,7 @@ def _rows(
 
     def entries(mask: str, density: float) -> Iterator[Any]:
         if mask == "dense":
-            yield from (contest(p, DENSE[p], mask, 1.0, None, plain) for p in who if p in DENSE)
+            yield from (contest(p, run, mask, 1.0, None, plain) for p, run in DENSE.items() if p in who)  # cuDNN first
             keep = None
         else:
             keep = _mask(mask, shape.heads, blocks, density, seed, device)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ....registry import COMMANDS, UserError
+from ...files import atomic_write
 from ..generator import draw_task, sub_families
 from ..scene_description import Pose, SceneDescription, SceneObject, SceneRobot
 from .objects import known_objects, object_extent
@@ -46,8 +47,8 @@ def sheet(out: Path, seed: int = 0) -> None:
         for number in range(seed, seed + COLUMNS - len(tiles) % COLUMNS):
             scene = trajectory_scene(number, renderer)
             tiles.append((f"L3: {scene.own.carried} to {scene.own.target}", _fit(scene.picture)))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(_lay_out(tiles)).save(out, quality=58)
+    with atomic_write(out) as partial:
+        Image.fromarray(_lay_out(tiles)).save(partial, "PNG" if out.suffix.lower() == ".png" else "JPEG", quality=58)
     print(f"{len(tiles)} pictures in {out}")
 
 

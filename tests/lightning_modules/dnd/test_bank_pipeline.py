@@ -210,7 +210,7 @@ def test_what_was_trained_on_is_not_held_out(run: Path, tmp_path: Path) -> None:
         compare(run / "store", [run / "plain"], ["yes"], tmp_path)
     with pytest.raises(UserError, match="what chooses a variant can't judge it"):
         compare(run / "store", [run / "plain"], ["held"], tmp_path, ["held"])
-    with pytest.raises(UserError, match="two are called 'plain'"):
+    with pytest.raises(UserError, match="two folders are called 'plain'"):
         compare(run / "store", [run / "plain", run / "store" / ".." / "plain"], ["held"], tmp_path)
     manifest = json.loads((run / "store" / "manifest.json").read_text())
     manifest["tasks"]["held"]["spec"] = manifest["tasks"]["up"]["spec"]
