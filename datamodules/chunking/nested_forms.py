@@ -18,7 +18,6 @@ MAX_DRAWN = 200_000  # forms inside forms of one page
 MAX_DEPTH = 24
 MAX_CONTENT = 4 << 20  # bytes of a form's content that are looked at
 MAX_FILE_BYTES = 256 << 20
-_DAMAGE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OSError, NotImplementedError, AssertionError)
 _FORM = re.compile(rb"/Form\b|/[A-Za-z]*#[0-9A-Fa-f]")  # or a name that hides its letters
 _DRAW = re.compile(rb"/([^\s/\[\]<>()]+)\s+Do\b")
 
@@ -31,18 +30,26 @@ def refuse_nested_forms(path: Path) -> None:
     """
     if path.stat().st_size > MAX_FILE_BYTES or not _has_forms(path):
         return
+    number = None
+    with contextlib.suppress(Exception):  # what pypdf can't follow, or not without cryptography, is left to pdfium
+        number = _endless_page(path)
+    if number is not None:
+        raise UserError(f"{path}: page {number} draws forms inside forms without end\nIt was made to do harm.")
+
+
+def _endless_page(path: Path) -> int | None:
+    """Number of the first page that draws too many forms."""
     import pypdf
-    from pypdf.errors import PyPdfError
 
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # a damaged object gives a line each
-    with contextlib.suppress(RecursionError, PyPdfError, *_DAMAGE):  # what pypdf can't follow is left to pdfium
-        reader = pypdf.PdfReader(path)
-        if reader.is_encrypted:
-            reader.decrypt("")
-        counts: dict[int, int] = {}
-        for number, page in enumerate(reader.pages, 1):
-            if sum(_drawn(form, counts, ()) for form in _forms(page).values()) > MAX_DRAWN:
-                raise UserError(f"{path}: page {number} draws forms inside forms without end\nIt was made to do harm.")
+    reader = pypdf.PdfReader(path)
+    if reader.is_encrypted:
+        reader.decrypt("")
+    counts: dict[int, int] = {}
+    for number, page in enumerate(reader.pages, 1):
+        if sum(_drawn(form, counts, ()) for form in _forms(page).values()) > MAX_DRAWN:
+            return number
+    return None
 
 
 def _has_forms(path: Path) -> bool:

@@ -11,7 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import pypdf
 import pytest
+from pypdf.errors import DependencyError
+
+from fulgurite.datamodules.chunking import nested_forms
+from fulgurite.datamodules.chunking.pages import Document
+from fulgurite.registry import UserError
 
 MEMORY_BYTES = 6 << 30  # of addresses: the interpreter, numpy and pdfium reserve more than they use
 READ = """
@@ -156,6 +162,21 @@ def test_a_hostile_pdf_is_read_or_refused_within_limits(
     assert said.startswith(("read", "refused")), said
     if said.startswith("refused"):
         assert "hostile.pdf" in said and len(said) < 600
+
+
+def test_what_pypdf_cannot_follow_is_left_to_pdfium(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*arguments: object) -> None:
+        raise DependencyError("cryptography>=3.1 is required for AES algorithm")  # no PyPdfError
+
+    monkeypatch.setattr(pypdf.PdfReader, "__init__", refuse)
+    monkeypatch.setattr(nested_forms, "_has_forms", lambda path: True)
+    with Document(pdf.write_pdf(tmp_path / "aes.pdf", [pdf.Sheet().text(72, 100, "words")])) as document:
+        assert document.num_pages == 1
+
+
+def test_forms_without_end_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="page 1 draws forms inside forms without end"):
+        nested_forms.refuse_nested_forms(_written(forms_that_draw_each_other(), tmp_path / "hostile.pdf"))
 
 
 @pytest.mark.slow
