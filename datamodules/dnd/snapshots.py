@@ -137,3 +137,15 @@ class SnapshotStore:
     def _file(self, task: str, step: int) -> Path:
         safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in task)
         return self.folder / safe / f"{step:06d}.safetensors"
+
+
+def read_adapter(file: Path) -> dict[str, Tensor]:
+    """An adapter's file: PEFT key -> tensor.
+
+    Raises:
+        UserError: if it is missing or damaged.
+    """
+    try:
+        return dict(load_file(file))
+    except Exception as error:  # safetensors raises its own type, and OSError
+        raise UserError(f"{file}: no adapter can be read there: {error}") from None

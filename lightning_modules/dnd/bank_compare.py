@@ -58,7 +58,7 @@ def compare(
     """
     import torch
 
-    from ...datamodules.dnd.snapshots import SnapshotStore
+    from ...datamodules.dnd.snapshots import SnapshotStore, read_adapter
     from ...datamodules.dnd.tasks import load_task
     from .bank_report import bank_results, given_back
     from .batched_lora import BatchedLoRA
@@ -68,6 +68,7 @@ def compare(
     console, snapshots = Console(stderr=True, highlight=False, soft_wrap=True), SnapshotStore(store)
     val = val or []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shared_adapter = None if multi_task is None else read_adapter(multi_task)
     made: dict[str, Any] = {}
     for folder in variants:
         if folder.name in made:
@@ -96,12 +97,13 @@ def compare(
     for name in [*test, *val]:
         entry = snapshots.manifest["tasks"][name]
         settings = [training, num_test, draws, shots, mismatched, averaged, few, seed]
-        asked = [[str(f) for f in variants], str(multi_task), *settings]
+        control = multi_task and [str(multi_task), multi_task.stat().st_mtime_ns]
+        asked = [[str(f) for f in variants], control, *settings]
         mark = hashlib.sha256(json.dumps([name, asked, _stamps(variants)]).encode()).hexdigest()[:12]
         file = out / "scores" / f"{name.replace('/', '-').replace(':', '-')}-{mark}.json"
         if not file.is_file():
             task = load_task(entry["spec"], limit=entry["limit"], seed=entry["seed"])
-            write_json(file, work.score(name, task, num_test, shots, multi_task))
+            write_json(file, work.score(name, task, num_test, shots, shared_adapter))
         scores[name] = json.loads(file.read_text(encoding="utf-8"))
         shown = ", ".join(f"{m} {sum(v) / len(v):.2f}" for m, v in scores[name]["choice"].items())
         console.print(f"{name}: {shown}")
@@ -170,7 +172,9 @@ class _Work:
         self._conditions: dict[tuple[str, int], Tensor] = {}
         self._loras = {name: self._placed(snapshots.load(name)) for name in training}
 
-    def score(self, name: str, task: Task, num_test: int, shots: int, multi_task: Path | None) -> dict[str, Any]:
+    def score(
+        self, name: str, task: Task, num_test: int, shots: int, multi_task: Mapping[str, Tensor] | None
+    ) -> dict[str, Any]:
         """{"choice": method -> scores, "exact_match": method -> scores, "nearest": task, "examples": number}."""
         from .bulk_scoring import score_together
 
@@ -237,11 +241,10 @@ class _Work:
         waiting.clear()
 
     def _adapters(
-        self, name: str, unlabelled: list[str], near: str, multi_task: Path | None
+        self, name: str, unlabelled: list[str], near: str, multi_task: Mapping[str, Tensor] | None
     ) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         """(method, adapter), those of one rank one after the other."""
         import torch
-        from safetensors.torch import load_file
 
         for other, state in self._loras.items():
             yield OTHERS, state
@@ -250,7 +253,7 @@ class _Work:
         yield "soup of all LoRAs", self._placed(self.snapshots.soup(self.training))
         yield OWN, self._placed(self.snapshots.load(name))
         if multi_task is not None:
-            yield MULTI_TASK, self._placed(load_file(multi_task))
+            yield MULTI_TASK, self._placed(multi_task)
         self._conditions.clear()
         stride = max(1, len(self.training) // max(1, self.mismatched))
         foreign = [near, *(t for t in self.training[::stride] if t != near)]

@@ -64,8 +64,8 @@ def train(
         seed: seed of initial weights and draws.
     """
     import torch
-    from safetensors.torch import load_file
 
+    from ...datamodules.dnd.snapshots import read_adapter
     from ...datamodules.dnd.token_batches import untokenize_batch
     from .bank_training import Steps, onto_snapshots, through_the_model, unseen_losses
     from .generator import TrainedGenerator, build_network
@@ -99,10 +99,13 @@ def train(
     if isinstance(network, RetrievalGenerator):
         network.fill(pairs.keys_KC, pairs.means_KTHW)
     if isinstance(network, SharedGenerator):
-        start = tokenizer.tokenize(load_file(shared)) if shared else pairs.means_KTHW.mean(0)
+        start = tokenizer.tokenize(read_adapter(shared)) if shared else pairs.means_KTHW.mean(0)
         network.begin(start, gate=0.0 if shared else 1.0)
     if begin is not None:
-        network.load_state_dict(TrainedGenerator.load(begin).network.state_dict())
+        try:
+            network.load_state_dict(TrainedGenerator.load(begin).network.state_dict())
+        except RuntimeError:
+            raise UserError(f"--begin {begin}: a generator of another make: shapes, --retrieval or --centred") from None
     out.mkdir(parents=True, exist_ok=True)
     if steps and not (out / "model.resume").is_file():  # which was begun when these were done
         say = sayer(console, f"{out.name}, onto snapshots", steps)

@@ -218,6 +218,8 @@ def test_what_was_trained_on_is_not_held_out(run: Path, tmp_path: Path) -> None:
     (tmp_path / "store" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="trained on 'up', whose examples are those of 'held'"):
         compare(tmp_path / "store", [run / "plain"], ["held"], tmp_path)
+    with pytest.raises(UserError, match="nothing: no adapter can be read there"):
+        compare(run / "store", [run / "plain"], ["held"], tmp_path, multi_task=tmp_path / "nothing")
     with pytest.raises(UserError, match="one of them has to be a generator"):
         compare(run / "store", [run / "mixer"], ["held"], tmp_path)
 
@@ -228,6 +230,11 @@ def test_a_cascade_that_does_not_fit_the_bank_is_refused(run: Path, tmp_path: Pa
         train(run / "store", tmp_path / "out", HELD_OUT, **PROMPTS, **shapes)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="for training through the model"):
         train(run / "store", tmp_path / "out", HELD_OUT, shared=run / "mixer" / "shared.safetensors")
+    small: dict[str, Any] = {**PROMPTS, **CASCADE, "steps": 0}
+    with pytest.raises(UserError, match="a generator of another make"):
+        train(run / "store", tmp_path / "out", HELD_OUT, **small, begin=run / "centred")
+    with pytest.raises(UserError, match="nothing: no adapter can be read there"):
+        train(run / "store", tmp_path / "out", HELD_OUT, **small, shared=tmp_path / "nothing")
     with pytest.raises(UserError, match="tokens or product"):
         train(run / "store", tmp_path / "out", HELD_OUT, loss="logits")
 
