@@ -112,7 +112,8 @@ class TrainedDecider(Decider):
 
     def _step_of(self, block: Block, ahead: Sequence[Block]) -> int | None:
         """A block's step number: a marked one, or a bare one where the next stands below it or the last above."""
-        self.bare_x, before = None, self.bare_x
+        before = self.bare_x
+        self.bare_x = None
         text, x0 = block.text.strip(), block.upright.x0
         if self._of(block).sum_of(STEPS) > 0.2 and (step := step_number(text)) is not None:
             return step
