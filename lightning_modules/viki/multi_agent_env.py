@@ -46,6 +46,12 @@ class VikiMultiAgentEnv:
         UserError: if there is no task, or one has more things or robots than fit an observation.
     """
 
+    problem: Problem
+    view: AgentView
+    state: State
+    agents: list[str]
+    num_steps: int
+    _near: int
     metadata: dict[str, Any] = {"name": "viki_v0", "is_parallelizable": True}  # noqa: RUF012 (PettingZoo's form)
 
     def __init__(self, problems: Sequence[Problem], max_steps: int = 20, shaping: bool = True, seed: int = 0) -> None:
@@ -56,7 +62,7 @@ class VikiMultiAgentEnv:
         self.possible_agents = list(AGENTS)
         self._draw = numpy.random.default_rng(seed)
         self._begin(0, seed)
-        self.agents: list[str] = []  # until reset
+        self.agents = []  # until reset
 
     @property
     def unwrapped(self) -> VikiMultiAgentEnv:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import numpy
 import pytest
 
 from fulgurite.cli import main
+from fulgurite.datamodules.viki.encoding import encode
 from fulgurite.datamodules.viki.generate import PART_RECORDS
+from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.datamodules.viki.module import VikiTrajectoryDataModule
-from fulgurite.datamodules.viki.records import read_demonstrations, read_records
+from fulgurite.datamodules.viki.records import read_demonstrations, read_records, write_records
 from fulgurite.registry import UserError
 
 
@@ -108,3 +112,15 @@ def test_the_data_module_serves_both_stages(data):
     assert next(iter(answers.test_dataloader()))["response"][0].startswith("<answer>[")
     with pytest.raises(UserError, match="no parquet file there"):
         VikiTrajectoryDataModule(folder, test_split="nothing").setup("test")
+
+
+def test_a_picture_cut_short_is_told(tmp_path):
+    record = draw_record(2, "heldout_family", 0, seed=0)
+    picture = encode(numpy.zeros((32, 32, 3), numpy.uint8))
+    write_records(tmp_path / "train.parquet", [replace(record, images=(picture,))])
+    whole = VikiTrajectoryDataModule(str(tmp_path), 1, 1)
+    assert next(iter(whole.train_dataloader()))["images"][0][0].shape == (32, 32, 3)
+    assert next(iter(VikiTrajectoryDataModule(str(tmp_path), 1, 1, blind=True).train_dataloader()))["images"] == [[]]
+    write_records(tmp_path / "train.parquet", [replace(record, images=(picture[:40],))])
+    with pytest.raises(UserError, match="a record's picture can't be read"):
+        VikiTrajectoryDataModule(str(tmp_path), 1, 1).setup("fit")
