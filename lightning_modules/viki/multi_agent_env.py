@@ -162,8 +162,7 @@ class VikiMultiAgentEnv:
         self.problem, self.view = self.problems[number], self.views[number]
         self.agents = list(self.problem.agents)
         self.state = State.start(self.problem, self.problem.drawn_start(seed))
-        self.num_steps = 0
-        self._near: int = steps_to_go(self.state, STRICT)
+        self.num_steps, self._near = 0, steps_to_go(self.state, STRICT)
 
     def _allowed_together(self, actions: Mapping[str, int]) -> list[Command]:
         commands: list[Command] = []
