@@ -33,8 +33,9 @@ class VikiMultiAgentEnv:
     An observation is {"observations": float32 [F], "action_mask": int8 [A]}: what is where and what is asked for, the
     same for all but for the part that says who looks, and the actions that the state allows this robot. Where two
     actions can't go together, the later robot waits. The reward is the team's: 1 for the task done, less 0.02 a step,
-    plus a part for getting nearer to the goal, by potential differences, which leaves the best policy what it is. An
-    order that a record asks for and that was broken ends the episode at -0.5.
+    plus a part for getting nearer to the goal, by differences of a potential that are not discounted: nearly, not
+    exactly, a shaping that leaves the best policy what it is. An order that a record asks for and that was broken ends
+    the episode at -0.5.
 
     Args:
         problems: the tasks; an episode is drawn from them, or chosen by `options={"problem": number}`.

@@ -71,7 +71,7 @@ def _plain_text(text: str) -> str:
 
     Deviation: that grader also takes formulae for equal which a computer algebra system finds equal.
     """
-    text = re.sub(r"\\(?:text|mathrm|mbox)\{(.*?)\}|\\[!,;: ]|\\left|\\right", r"\1", text.strip())
+    text = re.sub(r"\\(?:text|mathrm|mbox)\{([^{}]*)\}|\\[!,;: ]|\\left|\\right", r"\1", text.strip())
     return re.sub(r"\\?[$%]|\s|^\{|\}$", "", text).lower()
 
 
