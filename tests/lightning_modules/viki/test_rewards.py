@@ -161,3 +161,10 @@ def test_cases_that_the_released_code_was_run_on():
         if told and told["called"]:
             expected = "RELEASED_CHECKER_RAISES" if told["exception"] else told["error_code"]
             assert verdict is not None and verdict.code == expected, case["id"]
+
+
+def test_brackets_that_never_close_cost_no_more_than_their_length() -> None:
+    """A pattern that looked from every opening one to the text's end took 9 s for 60 kB, a hundred times that here."""
+    started = time.process_time()
+    assert activation_reward("<think>a</think><answer>" + "\\text{" * 100_000 + "</answer>", "x").accuracy == 0
+    assert time.process_time() - started < 30
