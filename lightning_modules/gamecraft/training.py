@@ -106,12 +106,13 @@ def trained(kind: Any, folder: str, key: str) -> Any:
     Raises:
         UserError: if the folder holds no such weights.
     """
+    if not Path(folder).is_dir():  # else diffusers asks the Hub for it
+        raise UserError(f"{key}: no folder {folder} here ({Path.cwd()})")
     try:
         return kind.from_pretrained(folder).train()
     except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        where = "" if Path(folder).is_dir() else f"\nThere is no such folder here ({Path.cwd()})."
-        raise UserError(f"{key}: {folder} holds no weights of {kind.__name__}: {reason}{where}") from None
+        raise UserError(f"{key}: {folder} holds no weights of {kind.__name__}: {reason}") from None
 
 
 def warmup_cosine(warmup_steps: int, total_steps: int) -> Any:

@@ -64,7 +64,7 @@ def _atheris(name: str, environment: dict[str, str], *flags: str) -> None:
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_a_fixed_part_of_it(name: str, child_environment: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     _hypothesis(name, 0, 60)
-    _atheris(name, child_environment(), "-runs=200", "-seed=1", f"-artifact_prefix={tmp_path}/")
+    _atheris(name, child_environment(), "-runs=200", "-seed=1", "-rss_limit_mb=6144", f"-artifact_prefix={tmp_path}/")
 
 
 @pytest.mark.soak
@@ -82,4 +82,11 @@ def test_by_hypothesis(name: str) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_by_atheris(name: str, child_environment: Callable[..., dict[str, str]], tmp_path: Path) -> None:
-    _atheris(name, child_environment(), f"-max_total_time={SECONDS}", "-timeout=60", f"-artifact_prefix={tmp_path}/")
+    _atheris(
+        name,
+        child_environment(),
+        f"-max_total_time={SECONDS}",
+        "-timeout=60",
+        "-rss_limit_mb=6144",
+        f"-artifact_prefix={tmp_path}/",
+    )
