@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import resource
 import subprocess
 import sys
@@ -36,19 +35,6 @@ try:
 except UserError as error:
     print("refused", error)
 """
-
-
-def _sheets() -> ModuleType:
-    file = Path(__file__).parents[2] / "lightning_modules" / "chunking" / "pdf_pages.py"
-    spec = importlib.util.spec_from_file_location("chunking_pdf_pages", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-pdf = _sheets()
 
 
 def _written(objects: list[bytes], path: Path) -> Path:
@@ -164,7 +150,9 @@ def test_a_hostile_pdf_is_read_or_refused_within_limits(
         assert "hostile.pdf" in said and len(said) < 600
 
 
-def test_what_pypdf_cannot_follow_is_left_to_pdfium(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_pypdf_cannot_follow_is_left_to_pdfium(
+    pdf: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def refuse(*arguments: object) -> None:
         raise DependencyError("cryptography>=3.1 is required for AES algorithm")  # no PyPdfError
 
@@ -181,7 +169,7 @@ def test_forms_without_end_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_pdf_cut_anywhere_is_read_or_refused(
-    tmp_path: Path, child_environment: Callable[..., dict[str, str]]
+    pdf: ModuleType, tmp_path: Path, child_environment: Callable[..., dict[str, str]]
 ) -> None:
     sheets = [pdf.Sheet().text(72, 100, f"word{k} here", 12).table(300, [("a", "b"), ("c", "d")]) for k in range(3)]
     data = pdf.write_pdf(tmp_path / "whole.pdf", sheets).read_bytes()

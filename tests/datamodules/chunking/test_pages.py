@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,21 +16,8 @@ from fulgurite.datamodules.chunking.words import words_of
 from fulgurite.registry import UserError
 
 
-def _sheets() -> ModuleType:
-    file = Path(__file__).parents[2] / "lightning_modules" / "chunking" / "pdf_pages.py"
-    spec = importlib.util.spec_from_file_location("chunking_pdf_pages", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-pdf = _sheets()
-
-
 @pytest.fixture
-def simple(tmp_path: Path) -> Path:
+def simple(pdf: ModuleType, tmp_path: Path) -> Path:
     sheets = [pdf.Sheet().text(72, 100, f"word{k} here", 12).table(300, [("a", "b"), ("c", "d")]) for k in range(3)]
     path: Path = pdf.write_pdf(tmp_path / "simple.pdf", sheets)
     return path
@@ -125,7 +110,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         Document(tmp_path / "none.pdf")
 
 
-def test_a_huge_page_is_refused_or_drawn_small(tmp_path: Path) -> None:
+def test_a_huge_page_is_refused_or_drawn_small(pdf: ModuleType, tmp_path: Path) -> None:
     path = pdf.write_pdf(tmp_path / "big.pdf", [pdf.Sheet(14000, 14000), pdf.Sheet(99999, 99999)])
     with Document(path) as document:
         width, height = document.page(1).picture(300).size
@@ -134,7 +119,7 @@ def test_a_huge_page_is_refused_or_drawn_small(tmp_path: Path) -> None:
             document.page(2)
 
 
-def test_ten_thousand_pages_are_read_in_parts(tmp_path: Path) -> None:
+def test_ten_thousand_pages_are_read_in_parts(pdf: ModuleType, tmp_path: Path) -> None:
     path = pdf.write_pdf(tmp_path / "long.pdf", [pdf.Sheet()] * 10_000)
     with Document(path) as document:
         with pytest.raises(UserError, match="Read it in parts"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,23 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-HERE = Path(__file__).parent
-
-
-def _load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"chunking_{name}", HERE / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def pdf() -> ModuleType:
-    """`pdf.Sheet` and `pdf.write_pdf`."""
-    return _load("pdf_pages")
 
 
 @pytest.fixture
@@ -80,7 +62,7 @@ class Server:
     def start(self, *script: dict[str, Any]) -> str:
         """Start it with its answers; returns its base URL."""
         (self.folder / "script.json").write_text(json.dumps(script), encoding="utf-8")
-        self.process = subprocess.Popen([sys.executable, str(HERE / "chat_server.py"), str(self.folder)])
+        self.process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("chat_server.py")), str(self.folder)])
         deadline = time.monotonic() + 30
         while not (self.folder / "port").exists():
             assert time.monotonic() < deadline and self.process.poll() is None
