@@ -9,6 +9,7 @@ import contextlib
 import logging
 import mmap
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,29 @@ def refuse_nested_forms(path: Path) -> None:
     if path.stat().st_size > MAX_FILE_BYTES or not _has_forms(path):
         return
     number = None
-    with contextlib.suppress(Exception):  # what pypdf can't follow, or not without cryptography, is left to pdfium
+    # what pypdf can't follow, or not without cryptography, is left to pdfium
+    with silent_pypdf(), contextlib.suppress(Exception):
         number = _endless_page(path)
     if number is not None:
         raise UserError(f"{path}: page {number} draws forms inside forms without end\nIt was made to do harm.")
+
+
+@contextlib.contextmanager
+def silent_pypdf() -> Iterator[None]:
+    """Keep from the screen what pypdf does not call critical: it has a line for each damaged object, on every page."""
+    logger = logging.getLogger("pypdf")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _endless_page(path: Path) -> int | None:
     """Number of the first page that draws too many forms."""
     import pypdf
 
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # a damaged object gives a line each
     reader = pypdf.PdfReader(path)
     if reader.is_encrypted:
         reader.decrypt("")

@@ -22,6 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.progress import track
 
 from ...registry import COMMANDS, UserError
@@ -94,14 +95,19 @@ def generate(
         SCHEMA_VERSION, LEVELS[level], seed, pictures, views == "all", _size(size),
         {split: num if split == "train" else others for split in splits},
     )  # fmt: skip
-    _claim(out, settings)
     started = time.monotonic()
-    parts = [part for part in _parts(settings) if not _file(out, part).exists()]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    made = _make(out, settings, parts, min(workers or (cores if pictures else 1), max(1, len(parts))))
-    if demonstrations:
-        write_demonstrations(out, settings.level, demonstrations)
-    _report(out, settings, made, time.monotonic() - started)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock").acquire(timeout=0):  # a killed process's lock is free at once
+            _claim(out, settings)
+            parts = [part for part in _parts(settings) if not _file(out, part).exists()]
+            made = _make(out, settings, parts, min(workers or (cores if pictures else 1), max(1, len(parts))))
+            if demonstrations:
+                write_demonstrations(out, settings.level, demonstrations)
+            _report(out, settings, made, time.monotonic() - started)
+    except Timeout:
+        raise UserError(f"another viki generate is at work in {out}") from None
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -125,7 +131,9 @@ def _claim(out: Path, settings: Settings) -> None:
     try:
         held = json.loads(file.read_text("utf-8"))
     except ValueError:
-        raise UserError(f"{file}: can't be read; take another folder with --out") from None
+        held = None
+    if not isinstance(held, dict):
+        raise UserError(f"{file}: does not tell a data set's settings; take another folder with --out")
     if held != wanted:
         differs = ", ".join(name for name in wanted if held.get(name) != wanted[name])
         raise UserError(f"{out} holds records made with another {differs}\nTake another folder with --out.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json as json_text
 import os
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def bench(
             "rows": rows,
             "failed": failed,
         }
-        _write(json, json_text.dumps(content, indent=1))
+        _write(json, json_text.dumps(content, indent=1).encode())
     if plot and rows:
         _draw(rows, torch.cuda.get_device_name(device), plot)
     return 0
@@ -186,10 +187,10 @@ def _cell(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
+    temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
@@ -211,6 +212,7 @@ def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
         axis.legend(fontsize=6)
     figure.suptitle(device)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=120, format="png")
     plt.close(figure)
+    _write(path, drawn.getvalue())

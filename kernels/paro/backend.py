@@ -55,8 +55,9 @@ class ParoAttention(AttentionBackend):
         self._table_ON = torch.empty(0, 0, dtype=torch.int64)
         self._edges_T = torch.empty(0)
         if self.plan is not None:
-            self._table_ON = self.plan.meta.layout.table()
-            self._edges_T = torch.tensor(self.plan.meta.edges, dtype=torch.float32)
+            device = self.plan.masks.device
+            self._table_ON = self.plan.meta.layout.table(device)
+            self._edges_T = torch.tensor(self.plan.meta.edges, dtype=torch.float32, device=device)
 
     def why_not(self, q_BHND: Tensor, k_BHMD: Tensor, v_BHME: Tensor, mask: Mask = None) -> str:
         """Why this call is not the plan's, as words that follow the backend's name; empty if it is."""

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy
 from rich.console import Console
 
 from ...datamodules.files import write_json
+from ...datamodules.viki.plans import find_answer, literal
 from ...datamodules.viki.records import Record, read_records
 from ...registry import COMMANDS, UserError
-from .rewards import REWARDS, plan_reward_and_verdict
+from .rewards import REWARDS, plan_reward_and_verdict, sharp_trajectory_score, skill, trajectory_distances
 
 _SHOWN = 20
 
@@ -37,7 +39,11 @@ def check(
         0 if every answer gets the full accuracy, 1 otherwise.
     """
     found = read_records(records)
-    rows = [_judge(find_record(found, name, records), answer, strict, seed) for name, answer in _answers(plans, record)]
+    constant = mean_paths(found)
+    rows = [
+        _judge(find_record(found, name, records), answer, strict, seed, constant)
+        for name, answer in _answers(plans, record)
+    ]
     screen = Console(highlight=False, soft_wrap=True)
     for row in rows[:_SHOWN]:
         screen.print(f"{row['record']}: reward {row['total']:.2f}, {row['sentence']}", markup=False)
@@ -47,6 +53,15 @@ def check(
     codes = Counter(row["code"] for row in rows if row.get("code"))
     why = "".join(f", {code} {count}" for code, count in codes.most_common())
     screen.print(f"{right} of {len(rows)} right{why}; mean reward {sum(r['total'] for r in rows) / len(rows):.3f}")
+    measured = [r for r in rows if r.get("constant_rmse_px")]
+    if measured:  # an answer that can't be read is worth as much as the constant
+        blind = sum(r["constant_rmse_px"] for r in measured)
+        error = sum(r["constant_rmse_px"] if r["rmse_px"] is None else r["rmse_px"] for r in measured)
+        screen.print(
+            f"level 3: RMSE {error / len(measured):.1f} px, of the mean of the right paths "
+            f"{blind / len(measured):.1f} px; skill {skill(error, blind):.2f}, "
+            f"sharp score {sum(r['sharp'] for r in measured) / len(measured):.3f}"
+        )
     if out is not None:
         write_json(out, {"schema_version": 1, "strict": strict, "seed": seed, "verdicts": rows})
     return int(right < len(rows))
@@ -86,7 +101,14 @@ def _answers(plans: Path, record: str) -> list[tuple[str, Any]]:
     return found
 
 
-def _judge(record: Record, answer: Any, strict: bool, seed: int) -> dict[str, Any]:
+def mean_paths(records: list[Record]) -> list[Any]:
+    """The level 3 answer that is best without looking: the mean of the records' right paths, [2, 5, 2] pixels."""
+    gold = [literal(str(record.ground_truth)) for record in records if record.level == 3]
+    found: list[Any] = numpy.array(gold, float).mean(0).tolist() if gold else []
+    return found
+
+
+def _judge(record: Record, answer: Any, strict: bool, seed: int, constant: list[Any]) -> dict[str, Any]:
     """A row of the report. An answer without answer tags is taken for what would stand between them."""
     text = answer if isinstance(answer, str) else json.dumps(answer)
     if "<answer>" not in text:
@@ -101,7 +123,23 @@ def _judge(record: Record, answer: Any, strict: bool, seed: int) -> dict[str, An
         row |= {"code": verdict.code if verdict else "UNREADABLE_PLAN", "step": verdict.step if verdict else None}
     else:
         reward = REWARDS[f"viki/l{record.level}"](text, record.ground_truth)
+        if record.level == 3:
+            row |= _distances(text, record.ground_truth, constant)
         sentence = (
             "right" if reward.accuracy == 1 else f"accuracy {reward.accuracy:.3f}; right is {record.ground_truth}"
         )
     return {**row, **reward._asdict(), "sentence": sentence}
+
+
+def _distances(text: str, ground_truth: Any, constant: list[Any]) -> dict[str, Any]:
+    """What the released reward hardly tells apart: errors in pixels, the constant's too, and a sharper score."""
+    try:
+        paths = literal(find_answer(text) or "")
+    except ValueError:
+        paths = None
+    ours, blind = trajectory_distances(paths, ground_truth), trajectory_distances(constant, ground_truth)
+    return {
+        "rmse_px": None if ours is None else float(ours[:, 0].mean()),
+        "constant_rmse_px": None if blind is None else float(blind[:, 0].mean()),
+        "sharp": sharp_trajectory_score(ours),
+    }

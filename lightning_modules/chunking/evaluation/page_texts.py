@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import re
 from pathlib import Path
 
+from ....datamodules.chunking.nested_forms import silent_pypdf
 from ....datamodules.files import write_json
 from ....registry import UserError
 
@@ -31,12 +31,12 @@ def page_texts(pdf: Path, sha256: str, folder: Path) -> list[str]:
         return list(held["pages"])
     import pypdf
 
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # a damaged object gives a line each, on every page
     try:
-        reader = pypdf.PdfReader(pdf)
-        if reader.is_encrypted:
-            reader.decrypt("")
-        found = [_text(page) for page in reader.pages]
+        with silent_pypdf():
+            reader = pypdf.PdfReader(pdf)
+            if reader.is_encrypted:
+                reader.decrypt("")
+            found = [_text(page) for page in reader.pages]
     except Exception as error:  # pypdf raises what the file's damage leads to
         raise UserError(f"{pdf}: pypdf can't read it: {str(error)[:160]}") from None
     write_json(kept, {"schema_version": 1, "pages": found})

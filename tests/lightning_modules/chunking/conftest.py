@@ -62,7 +62,9 @@ class Server:
     def start(self, *script: dict[str, Any]) -> str:
         """Start it with its answers; returns its base URL."""
         (self.folder / "script.json").write_text(json.dumps(script), encoding="utf-8")
-        self.process = subprocess.Popen([sys.executable, str(Path(__file__).with_name("chat_server.py")), str(self.folder)])
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("chat_server.py")), str(self.folder)]
+        )
         deadline = time.monotonic() + 30
         while not (self.folder / "port").exists():
             assert time.monotonic() < deadline and self.process.poll() is None

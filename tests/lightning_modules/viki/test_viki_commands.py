@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy
 import pytest
+from filelock import FileLock
 
 from fulgurite.cli import main
 from fulgurite.datamodules.viki.encoding import encode
@@ -124,3 +125,29 @@ def test_a_picture_cut_short_is_told(tmp_path):
     write_records(tmp_path / "train.parquet", [replace(record, images=(picture[:40],))])
     with pytest.raises(UserError, match="a record's picture can't be read"):
         VikiTrajectoryDataModule(str(tmp_path), 1, 1).setup("fit")
+
+
+def test_level_3_answers_are_measured_against_the_best_constant(tmp_path, capsys):
+    """The right path has skill 1, the mean of all right paths 0; an answer that can't be read gains nothing."""
+    paths = [[[[k, k + up] for k in range(5)], [[k + up, 0] for k in range(5)]] for up in (0, 40)]
+    first = draw_record(2, "test", 0, seed=0)
+    records = [replace(first, level=3, index=n, ground_truth=str(p), scene=None) for n, p in enumerate(paths)]
+    write_records(tmp_path / "l3.parquet", records)
+    mean = [[[k, k + 20] for k in range(5)], [[k + 20, 0] for k in range(5)]]
+    for answers, says in (
+        (paths, "RMSE 0.0 px, of the mean of the right paths 14.1 px; skill 1.00, sharp score 1.000"),
+        ([mean, mean], "skill 0.00"),
+        ([paths[0], "nothing"], "RMSE 7.1 px, of the mean of the right paths 14.1 px; skill 0.50, sharp score 0.500"),
+    ):
+        (tmp_path / "answers.jsonl").write_text("\n".join(json.dumps({"answer": a}) for a in answers))
+        main(["viki", "check", str(tmp_path / "l3.parquet"), str(tmp_path / "answers.jsonl")])
+        assert says in capsys.readouterr().out
+
+
+def test_a_folder_at_work_or_of_something_else_is_left_alone(tmp_path, capsys):
+    with FileLock(tmp_path / ".lock"):
+        assert main(["viki", "generate", str(tmp_path), "--num", "1", "--pictures", "false"]) == 2
+    assert f"another viki generate is at work in {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "dataset.json").write_text("[]")
+    assert main(["viki", "generate", str(tmp_path), "--num", "1", "--pictures", "false"]) == 2
+    assert "does not tell a data set's settings" in capsys.readouterr().err
