@@ -13,6 +13,7 @@ from pathlib import Path
 from ..chunks import Chunk
 from ..verbatim import tokens
 
+MOST_AROUND = 100  # words: an introduction, what a last step says behind its first sentence
 LABELS = Path(__file__).with_name("procedures.jsonl")
 
 
@@ -37,14 +38,20 @@ class Procedure:
     last: str
 
     def is_whole(self, chunks: Sequence[Chunk]) -> bool:
-        """Whether one chunk of its document, on its pages, holds the first words and behind them the last."""
+        """Whether one chunk of its document, on its pages, holds the first words, behind them the last, and not much
+        more: at most `MOST_AROUND` other words, or as many as the procedure has. A whole page as one chunk, or a whole
+        document, is no answer.
+        """
         begin, end = " ".join(tokens(self.first)), " ".join(tokens(self.last))
         for chunk in chunks:
             if chunk.page_start <= self.page_start and chunk.page_end >= self.page_end:
                 text = " ".join(tokens(chunk.text))
-                place = text.find(begin)
-                if place >= 0 and text.find(end, place + len(begin)) >= 0:
-                    return True
+                start = text.find(begin)
+                stop = text.find(end, start + len(begin)) if start >= 0 else -1
+                if stop >= 0:
+                    inside = len(text[start : stop + len(end)].split())
+                    if len(text.split()) - inside <= max(inside, MOST_AROUND):
+                        return True
         return False
 
 

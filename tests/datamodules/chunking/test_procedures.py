@@ -24,6 +24,9 @@ def test_a_procedure_is_whole_in_one_chunk_only() -> None:
     assert not PUMP.is_whole(halves)
     assert not PUMP.is_whole([_chunk(whole.text, 5, 6)]), "the same words on other pages"
     assert not PUMP.is_whole([_chunk("then open it again. 1. Close the valve.", 2, 3)]), "in the wrong order"
+    more = " and so on" * 40
+    assert not PUMP.is_whole([_chunk(whole.text + more, 2, 3)]), "among much else"
+    assert PUMP.is_whole([_chunk(whole.text + more[:300], 2, 3)])
 
 
 def test_the_labels_are_forty_and_more_of_six_documents() -> None:
@@ -39,4 +42,12 @@ def test_the_labels_are_forty_and_more_of_six_documents() -> None:
 def test_documents_without_labels_have_no_table() -> None:
     assert procedure_scores({"mine.pdf": []}) == ([], {})
     [table], metrics = procedure_scores({"watch_d.pdf": []})
-    assert table["rows"][-1][0] == "all" and metrics == {"test/procedures/whole": 0.0}
+    assert table["rows"][-1][0] == "all" and set(metrics.values()) == {0.0}
+
+
+def test_a_chunk_a_page_is_counted_beside() -> None:
+    own = next(p for p in labelled_procedures() if p.page_start == p.page_end)
+    steps = [_chunk(own.first, own.page_start, own.page_start), _chunk(own.last, own.page_start, own.page_start)]
+    [table], metrics = procedure_scores({own.pdf: steps})
+    _, total, whole, by_page, *_ = table["rows"][-1]
+    assert (whole, by_page) == (0, 1) and metrics["test/procedures/whole_a_chunk_a_page"] == 1 / total
