@@ -1,6 +1,7 @@
 """The policy: prompts with pictures in, answers out, and how likely it finds an answer.
 
-Axis legend: P prompt, N place in a prompt, G completion (P x group, groups adjacent), L place in a completion, D feature.
+Axis legend: P prompt, N place in a prompt, G completion (P x group, groups adjacent), L place in a completion,
+D feature.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class VikiPolicy(nn.Module):
             folder = fetch_hub(f"hf:{folder_or_id}", offline=offline)
         if not (folder / "config.json").is_file():
             raise UserError(
-                f"{folder}: there is no policy (config.json is missing)\nfulgurite run viki/tiny   trains one"
+                f"{folder}: there is no policy, config.json is missing\nfulgurite run viki/tiny   trains one"
             )
         texts, pictures = Texts.load(folder), PictureSettings.load(folder)
         try:
@@ -107,15 +108,16 @@ class VikiPolicy(nn.Module):
         merged = iter([(grid[0] // side, grid[1] // side) for _, grid in pieces])
         placed = [prompt_positions(row, self.texts.image, merged) for row in rows]
         longest = max(map(len, rows))
-        tokens_PN, mask_PN = torch.full((len(rows), longest), self.texts.pad), torch.zeros(len(rows), longest)
+        tokens_PN = torch.full((len(rows), longest), self.texts.pad)
+        mask_PN = torch.zeros(len(rows), longest, dtype=torch.bool)
         positions_APN = torch.zeros(3, len(rows), longest, dtype=torch.int64)
         for k, (row, where) in enumerate(zip(rows, placed, strict=True)):
             tokens_PN[k, longest - len(row) :] = torch.tensor(row)
-            mask_PN[k, longest - len(row) :] = 1
+            mask_PN[k, longest - len(row) :] = True
             positions_APN[:, k, longest - len(row) :] = torch.from_numpy(where)
         patches = torch.cat([piece for piece, _ in pieces]) if pieces else torch.zeros(0, 0, dtype=torch.uint8)
         batch = PolicyBatch(
-            tokens_PN, mask_PN.bool(), positions_APN, torch.tensor([int(where.max()) + 1 for where in placed]),
+            tokens_PN, mask_PN, positions_APN, torch.tensor([int(where.max()) + 1 for where in placed]),
             patches, torch.tensor([grid for _, grid in pieces], dtype=torch.int64).reshape(-1, 2),
             *self._encode_completions(completions),
         )  # fmt: skip
@@ -126,11 +128,12 @@ class VikiPolicy(nn.Module):
             return None, None
         rows = self.texts.answers(completions)
         longest = max(map(len, rows))
-        tokens_GL, mask_GL = torch.full((len(rows), longest), self.texts.pad), torch.zeros(len(rows), longest)
+        tokens_GL = torch.full((len(rows), longest), self.texts.pad)
+        mask_GL = torch.zeros(len(rows), longest, dtype=torch.bool)
         for k, row in enumerate(rows):
             tokens_GL[k, : len(row)] = torch.tensor(row)
-            mask_GL[k, : len(row)] = 1
-        return tokens_GL, mask_GL.bool()
+            mask_GL[k, : len(row)] = True
+        return tokens_GL, mask_GL
 
     def embed(self, batch: PolicyBatch) -> Tensor:
         """Embedded prompts with their pictures, [P, N, D]."""

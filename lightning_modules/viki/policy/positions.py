@@ -15,8 +15,8 @@ from torch import Tensor
 def prompt_positions(tokens: list[int], image_token: int, grids: Iterator[tuple[int, int]]) -> numpy.ndarray:
     """Positions of a prompt's tokens, int64 [3, N]; the next free one is the largest plus 1.
 
-    Text goes on by one. A picture's tokens share their time and count rows and columns from there; text after it goes on
-    after its longer side.
+    Text goes on by one. A picture's tokens share their time and count rows and columns from there; text after it
+    goes on after its longer side.
 
     Args:
         tokens: of the prompt.

@@ -1,7 +1,7 @@
 """Writing answers: prompts are read once, and each is continued `group_size` times.
 
-Axis legend: P prompt, N place in a prompt, G completion (P x group, groups adjacent), L place in a completion, D feature,
-V vocabulary.
+Axis legend: P prompt, N place in a prompt, G completion (P x group, groups adjacent), L place in a completion,
+D feature, V vocabulary.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"vocab": 768, "width": 128, "layers": 4, "vision_width": 128, "vision_depth": 3, "patch": 14},
     "small": {"vocab": 1024, "width": 320, "layers": 8, "vision_width": 256, "vision_depth": 6, "patch": 14},
 }
-"""vocab: at most so many tokens; width: of the text model; vision_width, vision_depth: of the tower; patch: its side."""
+"""vocab: at most so many tokens; width: of the text model; vision_width, vision_depth, patch: of the vision tower."""
 
 
 def small_policy(texts: Iterable[str], size: str = "tiny", seed: int = 0) -> VikiPolicy:

@@ -29,12 +29,12 @@ class Texts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        numbers = {text: tokenizer.token_to_id(text) for text in SPECIAL}
-        missing = [text for text, number in numbers.items() if number is None]
+        numbers = {text: n for text in SPECIAL if (n := tokenizer.token_to_id(text)) is not None}
+        missing = [text for text in SPECIAL if text not in numbers]
         if missing:
             raise UserError(f"the tokenizer has no {', '.join(missing)}: it is not of Qwen2.5-VL's family")
         self.pad, self.end, self.image = numbers[PAD], numbers[END], numbers[IMAGE]
-        self.special: dict[str, int] = numbers
+        self.special = numbers
 
     def __len__(self) -> int:
         return int(self.tokenizer.get_vocab_size())
