@@ -20,6 +20,7 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from ....datamodules.sources.hub import fetch_hub
 from ....registry import UserError
+from .asked import Asked
 from .batch import Completions, PolicyBatch, Prompt
 from .pictures import PictureSettings
 from .positions import completion_positions, prompt_positions
@@ -39,11 +40,18 @@ class VikiPolicy(nn.Module):
         model: transformers' model.
         texts: its tokenizer.
         pictures: how its pictures are cut.
+        asked: how it was asked in training, and should be asked later.
     """
 
-    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, texts: Texts, pictures: PictureSettings) -> None:
+    def __init__(
+        self,
+        model: Qwen2_5_VLForConditionalGeneration,
+        texts: Texts,
+        pictures: PictureSettings,
+        asked: Asked | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.texts, self.pictures = model, texts, pictures
+        self.model, self.texts, self.pictures, self.asked = model, texts, pictures, asked or Asked()
 
     @property
     def device(self) -> torch.device:
@@ -74,7 +82,7 @@ class VikiPolicy(nn.Module):
             model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         except Exception as error:  # OSError, safetensors', transformers' and torch's own error types
             raise UserError(f"{folder}: is no Qwen2.5-VL: {str(error).splitlines()[0][:200]}") from None
-        return cls(model, texts, pictures)
+        return cls(model, texts, pictures, Asked.load(folder))
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that `load` and transformers read; it replaces an earlier one only once it is whole."""
@@ -85,6 +93,7 @@ class VikiPolicy(nn.Module):
             self.model.save_pretrained(staging)
             self.texts.save(staging)
             self.pictures.save(staging)
+            self.asked.save(staging)
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(staging, folder)
