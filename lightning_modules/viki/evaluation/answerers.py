@@ -1,4 +1,4 @@
-"""Who answers records: a policy with its pictures or without, a server, and controls that know no record of the test."""
+"""Who answers records: a policy with its pictures or without, a server, and controls that see no tested record."""
 
 from __future__ import annotations
 

@@ -16,8 +16,6 @@ SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 FILE = "tokenizer.json"
 _PIECES = r" ?[A-Za-z_]+[0-9]?|[0-9]|\n+|[^A-Za-z_0-9\n]+"
 """Words, digits one by one, and the signs between them, so that JSON's are few tokens."""
-    r" ?[A-Za-z_]+[0-9]?|[0-9]|\n+|[^A-Za-z_0-9\n]+"  # words, digits, and the signs between them: JSON's are few tokens
-)
 
 
 class Texts:
