@@ -144,7 +144,7 @@ def test_a_saved_policy_is_read_by_us_and_by_transformers(policy, prompts, tmp_p
     )
     assert Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "policy").config.vision_config.depth == 3
     (tmp_path / "policy" / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(UserError, match="is no Qwen2.5-VL"):
+    with pytest.raises(UserError, match=r"is no Qwen2\.5-VL"):
         VikiPolicy.load(tmp_path / "policy")
     with pytest.raises(UserError, match="there is no policy"):
         VikiPolicy.load(tmp_path)
