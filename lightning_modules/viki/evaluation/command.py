@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -77,7 +78,7 @@ def evaluate(
         }
     else:
         policy = _on_device(VikiPolicy.load(model))
-        size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        size: dict[str, Any] = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         answerers = {
             "model": PolicyAnswers(policy, views=views, **size),
             "no pictures": PolicyAnswers(policy, blind=True, **size),
