@@ -142,7 +142,7 @@ def test_a_saved_policy_is_read_by_us_and_by_transformers(policy, prompts, tmp_p
         policy.log_probs(batch, batch.completion_tokens_GL, batch.completion_mask_GL),
         again.log_probs(other, other.completion_tokens_GL, other.completion_mask_GL),
     )
-    assert Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "policy").config.vision_config.depth == 3
+    assert Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "policy").config.vision_config.depth == 2
     (tmp_path / "policy" / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"is no Qwen2\.5-VL"):
         VikiPolicy.load(tmp_path / "policy")
