@@ -1,0 +1,173 @@
+"""GRPO as a LightningModule: the same policy, rollouts and loss as RLlib's, in one process; and what RLlib needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from ....registry import MODELS, UserError
+from ..policy.policy import VikiPolicy
+from .loss import Aggregation, grpo_loss, token_weights
+from .rollout import answer, forward, micro_batches, prompt_of, roll_out, rollout_seed
+from .settings import GRPOSettings
+
+
+@MODELS.register("viki_grpo", paper="2506.09049")
+class VikiGRPOModule(LightningModule):
+    """Reinforcement learning of a policy with the released rewards (arXiv 2506.09049, section 4; defaults are its
+    settings). With `runner: rllib` RLlib trains the policy, on any number of env runners and learners; without, this
+    module does, in Lightning's own loop. Both draw the same prompts and take the same steps.
+
+    Batches of the datamodule (`viki`, stage `rl`) are iterations: `data.batch_size` prompts, of which each optimiser step
+    takes `minibatch_prompts`. It leaves the policy in the stage's folder `policy`.
+
+    Deviations: the loss is averaged over the tokens of a minibatch, the released code averages micro-batches; the
+    reference is the policy that training began with, as there.
+
+    Args:
+        policy: folder of the policy to begin with, such as a finetuned one's.
+        group_size: completions drawn for each prompt.
+        temperature: of the draws.
+        max_new_tokens: a completion is cut off after so many tokens.
+        lr: learning rate of AdamW.
+        weight_decay: of AdamW.
+        grad_clip: largest norm of an optimiser step's gradient.
+        clip: how far the ratio of new and old probability may be from 1.
+        dual_clip: bound of the loss for negative advantages.
+        kl_coefficient: weight of the KL to the reference; 0 needs no reference.
+        minibatch_prompts: prompts of one optimiser step.
+        micro_prompts: prompts that go through the network at once; changes memory and time alone.
+        epochs: passes over an iteration's completions.
+        aggregation: `token_mean`, every token counts the same, or `sequence_mean`, every completion.
+        length_counts: level 2: a plan longer than the record's own is worth nothing (the paper's step penalty).
+        zero_advantages: a control: nothing is learned from rewards.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        group_size: int = 5,
+        temperature: float = 1.0,
+        max_new_tokens: int = 256,
+        lr: float = 1e-6,
+        weight_decay: float = 0.01,
+        grad_clip: float = 1.0,
+        clip: float = 0.2,
+        dual_clip: float = 3.0,
+        kl_coefficient: float = 0.01,
+        minibatch_prompts: int = 128,
+        micro_prompts: int = 8,
+        epochs: int = 1,
+        aggregation: Aggregation = "token_mean",
+        length_counts: bool = True,
+        zero_advantages: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.settings = GRPOSettings(**{f.name: self.hparams[f.name] for f in fields(GRPOSettings)})
+        self.automatic_optimization = False
+        self.policy: VikiPolicy | None = None
+        self._reference: list[VikiPolicy] = []  # in a list, so that it is in no checkpoint
+
+    def configure_model(self) -> None:
+        """Load the policy, and the reference where the KL counts."""
+        if self.policy is None:
+            self.policy = VikiPolicy.load(self.hparams["policy"])
+            if self.settings.kl_coefficient > 0:
+                reference = VikiPolicy.load(self.hparams["policy"]).eval().requires_grad_(False)
+                self._reference = [reference]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW over the trainable parameters."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.AdamW(parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay)
+
+    def on_fit_start(self) -> None:
+        """Refuse numbers of prompts that do not divide; put the reference where the policy is."""
+        self.settings.check_prompts(self.trainer.datamodule.hparams["batch_size"])  # type: ignore[attr-defined]
+        self._reference = [reference.to(self.device) for reference in self._reference]
+
+    def training_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
+        """One iteration: completions, then a step for each minibatch."""
+        assert self.policy is not None
+        s: GRPOSettings = self.settings
+        optimizer: Any = self.optimizers()
+        examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        iteration = self.global_step // (s.epochs * len(examples) // s.minibatch_prompts)
+        seed = rollout_seed(self.trainer.datamodule.hparams["seed"], iteration * len(examples))  # type: ignore[attr-defined]
+        found = roll_out(self.policy, self._reference[0] if self._reference else None, examples, s, seed)
+        prompts, device = [prompt_of(e) for e in examples], self.device
+        figures: dict[str, torch.Tensor] = {}
+        for _ in range(s.epochs):
+            for start in range(0, len(prompts), s.minibatch_prompts):
+                rows = slice(start * s.group_size, (start + s.minibatch_prompts) * s.group_size)
+                weights_GL = token_weights(found.mask_GL[rows], s.aggregation)
+                optimizer.zero_grad()
+                figures = {}
+                for part, at in micro_batches(prompts[start : start + s.minibatch_prompts], s):
+                    here = slice(rows.start + at.start, rows.start + at.stop)
+                    log_probs_GL, entropy_GL = forward(
+                        self.policy, part, found.tokens_GL[here], found.mask_GL[here], s.temperature
+                    )
+                    loss, told = grpo_loss(
+                        log_probs_GL, found.old_GL[here].to(device), found.reference_GL[here].to(device),
+                        found.advantages_G[here].to(device), weights_GL[at].to(device), entropy_GL, clip=s.clip,
+                        dual_clip=s.dual_clip, kl_coefficient=s.kl_coefficient,
+                    )  # fmt: skip
+                    self.manual_backward(loss)
+                    figures = {k: v + figures.get(k, torch.zeros_like(v)) for k, v in told.items() if k != "ratio_gap"}
+                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
+                optimizer.step()
+        told = {f"train/{k}": v for k, v in figures.items()}
+        told |= {
+            f"train/{k}": float(numpy.mean([getattr(r, k) for r in found.rewards])) for k in ("format", "accuracy")
+        }
+        told["train/reward"] = float(numpy.mean([r.total for r in found.rewards]))
+        self.log_dict(told, batch_size=len(examples), prog_bar=True)
+
+    def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
+        """Rewards of greedy answers."""
+        assert self.policy is not None
+        examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        _, rewards = answer(self.policy, examples, self.settings)
+        for part, name in (("total", "reward"), ("format", "format"), ("accuracy", "accuracy")):
+            self.log(f"val/{name}", float(numpy.mean([getattr(r, part) for r in rewards])), batch_size=len(examples))
+
+    def on_fit_end(self) -> None:
+        """Leave the policy."""
+        if self.policy is not None and self.trainer.is_global_zero:
+            self.policy.save(Path(self.trainer.default_root_dir) / "policy")
+
+    def rllib_config(self, data: LightningDataModule | None) -> Any:
+        """RLlib's configuration of the same training.
+
+        Raises:
+            UserError: without a datamodule of records.
+        """
+        from ....datamodules.viki.module import VikiTrajectoryDataModule
+        from .algorithm import GRPOConfig
+        from .record_bank import spec_of
+
+        if not isinstance(data, VikiTrajectoryDataModule):
+            raise UserError("viki_grpo needs records: `data: {class_path: viki, init_args: {data: FOLDER, stage: rl}}`")
+        self.settings.check_prompts(data.hparams["batch_size"])
+        config = GRPOConfig().training(policy=str(self.hparams["policy"]), data=spec_of(data), **vars(self.settings))
+        return config.debugging(seed=int(data.hparams["seed"]))
+
+    def rllib_metrics(self, result: dict[str, Any]) -> dict[str, float]:
+        """What an iteration of RLlib's showed, under the names that metrics.csv has."""
+        from .reports import iteration_metrics
+
+        return iteration_metrics(result)
+
+    def rllib_end(self, algorithm: Any, folder: Path) -> dict[str, Any]:
+        """Leave the policy in `folder/policy`; returns what results.json is to hold."""
+        from .checkpoints import save_policy
+
+        save_policy(algorithm, folder / "policy")
+        return {}
