@@ -12,7 +12,7 @@ class RllibSettings:
         iterations: training iterations.
         num_env_runners: processes that draw; 0 draws in the run's own.
         num_learners: processes that update; 0 updates in the run's own.
-        gpus_per_env_runner: GPUs of each of them, may be a part of one; what the machine has is shared out unless given.
+        gpus_per_env_runner: GPUs of each of them, also parts of one; what the machine has is shared out unless given.
         gpus_per_learner: the same for learners.
         evaluate_every: iterations between two evaluations; 0 for none.
         evaluation_size: what an evaluation evaluates: validation records of GRPO, held-out tasks of robots.

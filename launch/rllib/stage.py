@@ -1,4 +1,4 @@
-"""One stage with `runner: rllib`: model and data built as Lightning's, trained by the algorithm that the model names."""
+"""One stage with `runner: rllib`: model and data built as Lightning's, trained by the model's algorithm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GRPO as a LightningModule: the same policy, rollouts and loss as RLlib's, in one process; and what RLlib needs of it."""
+"""GRPO as a LightningModule: the same policy, rollouts and loss as RLlib's; and what RLlib needs of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 import numpy
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor
 
 from ....registry import MODELS, UserError
+from ..policy.batch import Prompt
 from ..policy.policy import VikiPolicy
+from ..rewards import Reward
 from .loss import Aggregation, grpo_loss, token_weights
-from .rollout import answer, forward, micro_batches, prompt_of, roll_out, rollout_seed
+from .rollout import Rollout, answer, forward, micro_batches, prompt_of, roll_out, rollout_seed
 from .settings import GRPOSettings
 
 
@@ -23,8 +26,8 @@ class VikiGRPOModule(LightningModule):
     settings). With `runner: rllib` RLlib trains the policy, on any number of env runners and learners; without, this
     module does, in Lightning's own loop. Both draw the same prompts and take the same steps.
 
-    Batches of the datamodule (`viki`, stage `rl`) are iterations: `data.batch_size` prompts, of which each optimiser step
-    takes `minibatch_prompts`. It leaves the policy in the stage's folder `policy`.
+    Batches of the datamodule (`viki`, stage `rl`) are iterations: `data.batch_size` prompts, of which each optimiser
+    step takes `minibatch_prompts`. It leaves the policy in the stage's folder `policy`.
 
     Deviations: the loss is averaged over the tokens of a minibatch, the released code averages micro-batches; the
     reference is the policy that training began with, as there.
@@ -89,54 +92,59 @@ class VikiGRPOModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse numbers of prompts that do not divide; put the reference where the policy is."""
-        self.settings.check_prompts(self.trainer.datamodule.hparams["batch_size"])  # type: ignore[attr-defined]
+        self.settings.check_prompts(self._data("batch_size"))
         self._reference = [reference.to(self.device) for reference in self._reference]
 
     def training_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """One iteration: completions, then a step for each minibatch."""
         assert self.policy is not None
-        s: GRPOSettings = self.settings
-        optimizer: Any = self.optimizers()
-        examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        s, examples = self.settings, _examples(batch)
         iteration = self.global_step // (s.epochs * len(examples) // s.minibatch_prompts)
-        seed = rollout_seed(self.trainer.datamodule.hparams["seed"], iteration * len(examples))  # type: ignore[attr-defined]
+        seed = rollout_seed(self._data("seed"), iteration * len(examples))
         found = roll_out(self.policy, self._reference[0] if self._reference else None, examples, s, seed)
-        prompts, device = [prompt_of(e) for e in examples], self.device
-        figures: dict[str, torch.Tensor] = {}
-        for _ in range(s.epochs):
-            for start in range(0, len(prompts), s.minibatch_prompts):
-                rows = slice(start * s.group_size, (start + s.minibatch_prompts) * s.group_size)
-                weights_GL = token_weights(found.mask_GL[rows], s.aggregation)
-                optimizer.zero_grad()
-                figures = {}
-                for part, at in micro_batches(prompts[start : start + s.minibatch_prompts], s):
-                    here = slice(rows.start + at.start, rows.start + at.stop)
-                    log_probs_GL, entropy_GL = forward(
-                        self.policy, part, found.tokens_GL[here], found.mask_GL[here], s.temperature
-                    )
-                    loss, told = grpo_loss(
-                        log_probs_GL, found.old_GL[here].to(device), found.reference_GL[here].to(device),
-                        found.advantages_G[here].to(device), weights_GL[at].to(device), entropy_GL, clip=s.clip,
-                        dual_clip=s.dual_clip, kl_coefficient=s.kl_coefficient,
-                    )  # fmt: skip
-                    self.manual_backward(loss)
-                    figures = {k: v + figures.get(k, torch.zeros_like(v)) for k, v in told.items() if k != "ratio_gap"}
-                torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
-                optimizer.step()
-        told = {f"train/{k}": v for k, v in figures.items()}
-        told |= {
-            f"train/{k}": float(numpy.mean([getattr(r, k) for r in found.rewards])) for k in ("format", "accuracy")
-        }
-        told["train/reward"] = float(numpy.mean([r.total for r in found.rewards]))
-        self.log_dict(told, batch_size=len(examples), prog_bar=True)
+        prompts, optimizer = [prompt_of(e) for e in examples], self.optimizers()
+        assert not isinstance(optimizer, list)
+        figures: dict[str, Tensor] = {}
+        for start in s.epochs * list(range(0, len(prompts), s.minibatch_prompts)):
+            optimizer.zero_grad()
+            figures = self._backward(prompts[start : start + s.minibatch_prompts], found, start * s.group_size)
+            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
+            optimizer.step()
+        self.log_dict({f"train/{k}": v for k, v in figures.items()}, batch_size=len(examples))
+        self._log_rewards("train", found.rewards)
+
+    def _backward(self, prompts: list[Prompt], found: Rollout, first: int) -> dict[str, Tensor]:
+        """Gradients of a minibatch whose completions begin at row `first`; returns its figures."""
+        assert self.policy is not None
+        s, rows = self.settings, slice(first, first + len(prompts) * self.settings.group_size)
+        weights_GL = token_weights(found.mask_GL[rows], s.aggregation)
+        figures: dict[str, Tensor] = {}
+        for part, at in micro_batches(prompts, s):
+            here = slice(first + at.start, first + at.stop)
+            log_probs_GL, entropy_GL = forward(
+                self.policy, part, found.tokens_GL[here], found.mask_GL[here], s.temperature
+            )
+            columns = found.old_GL[here], found.reference_GL[here], found.advantages_G[here], weights_GL[at]
+            loss, told = grpo_loss(
+                log_probs_GL, *(column.to(self.device) for column in columns), entropy_GL, clip=s.clip,
+                dual_clip=s.dual_clip, kl_coefficient=s.kl_coefficient,
+            )  # fmt: skip
+            self.manual_backward(loss)
+            figures = {k: v + figures.get(k, torch.zeros_like(v)) for k, v in told.items() if k != "ratio_gap"}
+        return figures
 
     def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Rewards of greedy answers."""
         assert self.policy is not None
-        examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        _, rewards = answer(self.policy, examples, self.settings)
-        for part, name in (("total", "reward"), ("format", "format"), ("accuracy", "accuracy")):
-            self.log(f"val/{name}", float(numpy.mean([getattr(r, part) for r in rewards])), batch_size=len(examples))
+        self._log_rewards("val", answer(self.policy, _examples(batch), self.settings)[1])
+
+    def _log_rewards(self, split: str, rewards: list[Reward]) -> None:
+        for name, part in (("reward", "total"), ("format", "format"), ("accuracy", "accuracy")):
+            mean = float(numpy.mean([getattr(r, part) for r in rewards]))
+            self.log(f"{split}/{name}", mean, batch_size=len(rewards), prog_bar=name == "reward")
+
+    def _data(self, name: str) -> Any:
+        return self.trainer.datamodule.hparams[name]  # type: ignore[attr-defined]  # Lightning sets it
 
     def on_fit_end(self) -> None:
         """Leave the policy."""
@@ -171,3 +179,7 @@ class VikiGRPOModule(LightningModule):
 
         save_policy(algorithm, folder / "policy")
         return {}
+
+
+def _examples(batch: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
