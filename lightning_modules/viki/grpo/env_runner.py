@@ -20,7 +20,7 @@ from ray.rllib.utils.metrics import EPISODE_RETURN_MEAN, NUM_ENV_STEPS_SAMPLED, 
 from ..policy.policy import VikiPolicy
 from .record_bank import open_bank
 from .rl_module import MASK, OLD, REFERENCE, action_space, observation_space
-from .rollout import Rollout, answer, roll_out, rollout_seed
+from .rollout import Rollout, answer, load_policy, roll_out, rollout_seed
 
 COUNT = "num_completions"
 LEVELS = (1, 2, 3)
@@ -44,7 +44,7 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
         self.module = spec.build().to(device).eval()
         self.reference: VikiPolicy | None = None
         if self.settings.kl_coefficient > 0:
-            self.reference = VikiPolicy.load(spec.model_config["policy"]).to(device).eval().requires_grad_(False)
+            self.reference = load_policy(spec.model_config["policy"], False).to(device).eval().requires_grad_(False)
         self.bank = open_bank(spec.model_config["data"])
 
     def sample(
@@ -63,19 +63,19 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
             return self._train(list(draws))
         most = len(self.bank.data.records("val"))
         numbers = list(range(min(num_episodes or 1, most))) if records is None else list(records)
-        examples = self.bank.examples("val", numbers)
-        _, rewards = answer(self.module.policy, examples, self.settings)
-        self._log([e["record"].level for e in examples], rewards)
+        asked = self.bank.records("val", numbers)
+        _, rewards = answer(self.module.policy, asked, self.settings)
+        self._log([record.level for record in asked], rewards)
         pairs = zip(numbers, rewards, strict=True)
         return [_episode(n, numpy.zeros(1, numpy.int64), reward.total, {}) for n, reward in pairs]
 
     def _train(self, draws: list[int]) -> list[SingleAgentEpisode]:
         numbers = self.bank.numbers(draws)
-        examples = self.bank.examples("train", numbers)
+        asked = self.bank.records("train", numbers)
         seed = rollout_seed(self.config.seed or 0, draws[0])
-        found = roll_out(self.module.policy, self.reference, examples, self.settings, seed)
+        found = roll_out(self.module.policy, self.reference, asked, self.settings, seed)
         group = self.settings.group_size
-        self._log([e["record"].level for e in examples for _ in range(group)], found.rewards)
+        self._log([record.level for record in asked for _ in range(group)], found.rewards)
         self._log_more(found)
         columns = {
             name: value.numpy()

@@ -16,7 +16,7 @@ from ..policy.batch import Prompt
 from ..policy.policy import VikiPolicy
 from ..rewards import Reward
 from .loss import Aggregation, grpo_loss, token_weights
-from .rollout import Rollout, answer, forward, micro_batches, prompt_of, roll_out, rollout_seed
+from .rollout import Rollout, answer, forward, load_policy, micro_batches, roll_out, rollout_seed
 from .settings import GRPOSettings
 
 
@@ -80,9 +80,9 @@ class VikiGRPOModule(LightningModule):
     def configure_model(self) -> None:
         """Load the policy, and the reference where the KL counts."""
         if self.policy is None:
-            self.policy = VikiPolicy.load(self.hparams["policy"])
+            self.policy = load_policy(self.hparams["policy"], self._data("blind"))
             if self.settings.kl_coefficient > 0:
-                reference = VikiPolicy.load(self.hparams["policy"]).eval().requires_grad_(False)
+                reference = load_policy(self.hparams["policy"], False).eval().requires_grad_(False)
                 self._reference = [reference]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -98,11 +98,11 @@ class VikiGRPOModule(LightningModule):
     def training_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """One iteration: completions, then a step for each minibatch."""
         assert self.policy is not None
-        s, examples = self.settings, _examples(batch)
-        iteration = self.global_step // (s.epochs * len(examples) // s.minibatch_prompts)
-        seed = rollout_seed(self._data("seed"), iteration * len(examples))
-        found = roll_out(self.policy, self._reference[0] if self._reference else None, examples, s, seed)
-        prompts, optimizer = [prompt_of(e) for e in examples], self.optimizers()
+        s, records = self.settings, batch["record"]
+        iteration = self.global_step // (s.epochs * len(records) // s.minibatch_prompts)
+        seed = rollout_seed(self._data("seed"), iteration * len(records))
+        found = roll_out(self.policy, self._reference[0] if self._reference else None, records, s, seed)
+        prompts, optimizer = [self.policy.asked.prompt(r) for r in records], self.optimizers()
         assert not isinstance(optimizer, list)
         figures: dict[str, Tensor] = {}
         for start in s.epochs * list(range(0, len(prompts), s.minibatch_prompts)):
@@ -110,7 +110,7 @@ class VikiGRPOModule(LightningModule):
             figures = self._backward(prompts[start : start + s.minibatch_prompts], found, start * s.group_size)
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
             optimizer.step()
-        self.log_dict({f"train/{k}": v for k, v in figures.items()}, batch_size=len(examples))
+        self.log_dict({f"train/{k}": v for k, v in figures.items()}, batch_size=len(records))
         self._log_rewards("train", found.rewards)
 
     def _backward(self, prompts: list[Prompt], found: Rollout, first: int) -> dict[str, Tensor]:
@@ -133,10 +133,14 @@ class VikiGRPOModule(LightningModule):
             figures = {k: v + figures.get(k, torch.zeros_like(v)) for k, v in told.items() if k != "ratio_gap"}
         return figures
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave records where they are; the policy moves what it makes of them."""
+        return batch
+
     def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Rewards of greedy answers."""
         assert self.policy is not None
-        self._log_rewards("val", answer(self.policy, _examples(batch), self.settings)[1])
+        self._log_rewards("val", answer(self.policy, batch["record"], self.settings)[1])
 
     def _log_rewards(self, split: str, rewards: list[Reward]) -> None:
         for name, part in (("reward", "total"), ("format", "format"), ("accuracy", "accuracy")):
@@ -179,7 +183,3 @@ class VikiGRPOModule(LightningModule):
 
         save_policy(algorithm, folder / "policy")
         return {}
-
-
-def _examples(batch: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from ....datamodules.draws import Shuffled
 from ....datamodules.viki.module import VikiTrajectoryDataModule
+from ....datamodules.viki.records import Record
 
 DataSpec = dict[str, Any]
 
@@ -21,7 +22,7 @@ def spec_of(data: VikiTrajectoryDataModule) -> DataSpec:
 
 
 class RecordBank:
-    """The records that a datamodule gives, as examples for rewards.
+    """The records that a datamodule gives, and the order in which training draws them.
 
     Args:
         spec: of the datamodule.
@@ -37,10 +38,10 @@ class RecordBank:
         """Numbers of the training records that come at these draws; each record comes once a pass."""
         return [int(self._drawn[draw]) for draw in draws]
 
-    def examples(self, split: str, numbers: Sequence[int]) -> list[dict[str, Any]]:
-        """Examples of a split's records, pictures decoded."""
-        records = self.data.records(split)
-        return [self.data._example(records[number]) for number in numbers]
+    def records(self, split: str, numbers: Sequence[int]) -> list[Record]:
+        """Records of a split."""
+        found = self.data.records(split)
+        return [found[number] for number in numbers]
 
 
 def open_bank(spec: DataSpec) -> RecordBank:

@@ -14,9 +14,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from ..policy.policy import VikiPolicy
 from .record_bank import DataSpec, open_bank
-from .rollout import forward, prompt_of
+from .rollout import forward, load_policy
 
 MASK, OLD, REFERENCE, WEIGHTS = "token_mask", "old_log_probs", "reference_log_probs", "token_weights"
 ENTROPY = "entropy"
@@ -32,7 +31,7 @@ class PolicyRLModule(TorchRLModule):
 
     def setup(self) -> None:
         """Load the policy."""
-        self.policy = VikiPolicy.load(self.model_config["policy"])
+        self.policy = load_policy(self.model_config["policy"], self.model_config["data"]["init_args"]["blind"])
 
     def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Log-probabilities of the batch's completions and entropies, {"action_logp", "entropy"}: float32 [G, L].
@@ -41,9 +40,9 @@ class PolicyRLModule(TorchRLModule):
         """
         numbers = batch[Columns.OBS].reshape(-1).tolist()
         prompts = list(dict.fromkeys(numbers))
-        examples = open_bank(self.model_config["data"]).examples("train", prompts)
+        records = open_bank(self.model_config["data"]).records("train", prompts)
         log_probs_GL, entropy_GL = forward(
-            self.policy, [prompt_of(e) for e in examples], batch[Columns.ACTIONS].long(), batch[MASK],
+            self.policy, [self.policy.asked.prompt(r) for r in records], batch[Columns.ACTIONS].long(), batch[MASK],
             self.model_config["temperature"],
         )  # fmt: skip
         return {Columns.ACTION_LOGP: log_probs_GL, ENTROPY: entropy_GL}
@@ -59,11 +58,10 @@ class PolicyRLModule(TorchRLModule):
     @torch.no_grad()
     def _complete(self, batch: dict[str, Any], greedy: bool) -> dict[str, Any]:
         numbers = batch[Columns.OBS].reshape(-1).tolist()
-        examples = open_bank(self.model_config["data"]).examples("train", numbers)
-        drawn = self.policy.generate(
-            self.policy.encode([prompt_of(e) for e in examples]), temperature=self.model_config["temperature"],
-            max_new_tokens=self.model_config["max_new_tokens"], generator=None, greedy=greedy,
-        )  # fmt: skip
+        records = open_bank(self.model_config["data"]).records("train", numbers)
+        prompts = [self.policy.asked.prompt(record) for record in records]
+        how = {name: self.model_config[name] for name in ("temperature", "max_new_tokens")}
+        drawn = self.policy.generate(self.policy.encode(prompts), greedy=greedy, **how)
         return {Columns.ACTIONS: drawn.tokens_GL}
 
 

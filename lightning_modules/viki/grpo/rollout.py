@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy
@@ -65,27 +65,26 @@ def reward_of(record: Record, text: str, length_counts: bool = True) -> Reward:
 
 @torch.no_grad()
 def roll_out(
-    policy: VikiPolicy, reference: VikiPolicy | None, examples: Sequence[dict[str, Any]], settings: GRPOSettings,
-    seed: int,
-) -> Rollout:  # fmt: skip
-    """Draw a group of completions for each example and say how much better than its group each one is.
+    policy: VikiPolicy, reference: VikiPolicy | None, records: Sequence[Record], settings: GRPOSettings, seed: int
+) -> Rollout:
+    """Draw a group of completions for each record and say how much better than its group each one is.
 
     Args:
         policy: what is trained.
         reference: what it must not stray from; None where the KL does not count.
-        examples: prompts, as the datamodule gives them.
+        records: what is asked.
         settings: of GRPO.
-        seed: of the draws; the same policy, examples and seed give the same completions.
+        seed: of the draws; the same policy, records and seed give the same completions.
     """
-    prompts, begun = [prompt_of(example) for example in examples], time.perf_counter()
+    prompts, begun = [policy.asked.prompt(record) for record in records], time.perf_counter()
     batch = policy.encode(prompts)
     drawn = policy.generate(
         batch, group_size=settings.group_size, temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens, generator=torch.Generator(policy.device).manual_seed(seed),
     )  # fmt: skip
     generated = time.perf_counter()
-    records = [example["record"] for example in examples for _ in range(settings.group_size)]
-    rewards = [reward_of(r, text, settings.length_counts) for r, text in zip(records, drawn.texts, strict=True)]
+    asked = [record for record in records for _ in range(settings.group_size)]
+    rewards = [reward_of(r, text, settings.length_counts) for r, text in zip(asked, drawn.texts, strict=True)]
     rewarded = time.perf_counter()
     tokens_GL, mask_GL = _padded(drawn.tokens_GL, settings), _padded(drawn.mask_GL, settings)
     networks = [policy] if reference is None else [policy, reference]
@@ -103,17 +102,15 @@ def roll_out(
 
 
 @torch.no_grad()
-def answer(
-    policy: VikiPolicy, examples: Sequence[dict[str, Any]], settings: GRPOSettings
-) -> tuple[list[str], list[Reward]]:
-    """The likeliest completion of each example, and its reward."""
+def answer(policy: VikiPolicy, records: Sequence[Record], settings: GRPOSettings) -> tuple[list[str], list[Reward]]:
+    """The likeliest completion of each record's prompt, and its reward."""
     texts: list[str] = []
-    for start in range(0, len(examples), settings.minibatch_prompts):
-        batch = policy.encode([prompt_of(e) for e in examples[start : start + settings.minibatch_prompts]])
+    for start in range(0, len(records), settings.minibatch_prompts):
+        batch = policy.encode([policy.asked.prompt(r) for r in records[start : start + settings.minibatch_prompts]])
         texts += policy.generate(
             batch, group_size=1, temperature=1.0, max_new_tokens=settings.max_new_tokens, generator=None, greedy=True
         ).texts
-    return texts, [reward_of(e["record"], text) for e, text in zip(examples, texts, strict=True)]
+    return texts, [reward_of(record, text) for record, text in zip(records, texts, strict=True)]
 
 
 def micro_batches(prompts: Sequence[Any], settings: GRPOSettings) -> list[tuple[Sequence[Any], slice]]:
@@ -140,9 +137,11 @@ def forward(
     return log_probs_GL, entropy_GL
 
 
-def prompt_of(example: dict[str, Any]) -> Prompt:
-    """What a policy is asked in an example of the datamodule."""
-    return Prompt(example["system"], example["instruction"], example["images"])
+def load_policy(folder: str, blind: bool) -> VikiPolicy:
+    """A policy from its folder; with `blind` it gets no pictures, whatever it got before."""
+    policy = VikiPolicy.load(folder)
+    policy.asked = replace(policy.asked, blind=policy.asked.blind or blind)
+    return policy
 
 
 def _padded(rows_GL: Tensor, settings: GRPOSettings) -> Tensor:

@@ -27,11 +27,13 @@ def data(records_folder):
 
 @pytest.fixture(scope="session")
 def policy_folder(tmp_path_factory, data):
+    from fulgurite.lightning_modules.viki.policy.asked import Asked
     from fulgurite.lightning_modules.viki.policy.small import small_policy
 
-    texts = [text for r in data.records("train") for text in (r.system, r.instruction, r.answer())]
+    policy = small_policy(data.texts(), "tiny")
+    policy.asked = Asked(prompts="short", blind=True)
     folder = tmp_path_factory.mktemp("policies") / "policy"
-    small_policy(texts, size="tiny").save(folder)
+    policy.save(folder)
     return folder
 
 
@@ -39,12 +41,12 @@ def policy_folder(tmp_path_factory, data):
 def make_config(policy_folder, data):
     """`make_config(lr=...)`: a small GRPOConfig over those records."""
 
-    def make(**settings):
+    def make(policy=policy_folder, **settings):
         from fulgurite.lightning_modules.viki.grpo.algorithm import GRPOConfig
         from fulgurite.lightning_modules.viki.grpo.record_bank import spec_of
 
         small = {"group_size": 3, "max_new_tokens": 10, "lr": 1e-2, "minibatch_prompts": 2, "micro_prompts": 1}
-        config = GRPOConfig().training(policy=str(policy_folder), data=spec_of(data), **{**small, **settings})
+        config = GRPOConfig().training(policy=str(policy), data=spec_of(data), **{**small, **settings})
         return config.debugging(seed=0, log_level="ERROR")
 
     return make
