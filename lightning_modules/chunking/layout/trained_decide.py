@@ -24,7 +24,7 @@ from ....datamodules.chunking.labels import FLAGS
 from ....datamodules.chunking.layout.blocks import Block
 from ....datamodules.chunking.layout.style import DocumentStyle, in_zone
 from ....datamodules.chunking.layout.tables import Row, Table, stacked
-from ....datamodules.chunking.lines import bare_step, is_question, step_number
+from ....datamodules.chunking.lines import bare_step, is_answer, is_question, step_number
 from ....datamodules.chunking.typeset.truth import ROLES
 from ....datamodules.chunking.verbatim import tokens
 from .decide import MAX_STEP_AHEAD, Decider, box_of, header_alike, line_texts
@@ -84,6 +84,8 @@ class TrainedDecider(Decider):
         judged = self._of(block)
         if block.table is not None or judged.sum_of(HEADINGS) <= 0.5 or len(block.text) > MAX_HEADING_CHARS:
             return 0
+        if is_answer(text := block.text.strip()) and (self._asked() or text[1:2].isalpha()):
+            return 0  # `Answer:` is none; `A.` may be one, but not behind an open question
         if tokens(block.text) and " ".join(block.text.split()) in self.style.title:
             return 1
         chances = judged.probability[list(HEADINGS)]
@@ -159,8 +161,8 @@ class TrainedDecider(Decider):
     def _ends_before(self, text: str, judged: Judged, step: int | None, is_item: bool, ahead: Sequence[Block]) -> bool:
         """Whether the open chunk ends before a block."""
         opened = self.open
-        if is_question(text) and any(is_question(held) for held in opened.texts):
-            return True
+        if self._asked() and (is_question(text) or is_answer(text)):
+            return is_question(text)
         if step is not None and opened.last_step and step == opened.last_step + 1:
             return False
         if self._goes_on(text, ahead):
@@ -171,6 +173,10 @@ class TrainedDecider(Decider):
             return False
         plain = judged.role in ("body", "footnote", "caption", "figure") and not opened.items
         return not plain or sum(map(len, opened.texts)) >= self.target_chars
+
+    def _asked(self) -> bool:
+        """Whether the open chunk holds a question."""
+        return any(is_question(held) for held in self.open.texts)
 
     def _flag_of(self, text: str, judged: Judged, step: int | None, ahead: Sequence[Block]) -> Flag:
         """Whether the batch's first text goes on from the batch before."""
