@@ -36,6 +36,7 @@ STEPS = (ROLES.index("step"), ROLES.index("list_item"))
 RULED_OUT = 0.05  # a running line by the rules stays one unless the network thinks less of it
 MAX_HEADING_CHARS = 200
 MAX_RUNNING_LINES = 3
+MAX_ABOVE = 40  # words that may stand above a procedure in its chunk, and as many of the paragraph that leads in
 SAME_PLACE = 3.0  # points by which bare step numbers may stand apart
 _ENDS_IN_PAGE = re.compile(r"(?:\d{1,4}|[ivxlc]{1,7})\s*$", re.IGNORECASE)
 
@@ -107,6 +108,8 @@ class TrainedDecider(Decider):
             self.open.items, self.open.last_step = True, self.context.open_procedure.last_step
         if self.open.texts and self._ends_before(text, judged, step, is_item, ahead):
             self._flush()
+        if is_item and step == 1 and self.open.texts and not self.open.last_step:
+            self._keep_lead_in()
         if is_item:
             self.open.items = True
             self.open.last_step = step or self.open.last_step
@@ -173,6 +176,17 @@ class TrainedDecider(Decider):
             return False
         plain = judged.role in ("body", "footnote", "caption", "figure") and not opened.items
         return not plain or sum(map(len, opened.texts)) >= self.target_chars
+
+    def _keep_lead_in(self) -> None:
+        """Before a first step: end the chunk, but keep its last paragraph, which leads in, if that is short."""
+        words = [len(text.split()) for text in self.open.texts]
+        if sum(words[:-1]) <= MAX_ABOVE and words[-1] <= MAX_ABOVE:
+            return
+        texts, boxes = self.open.texts, self.open.boxes
+        kept = 1 if words[-1] <= MAX_ABOVE and len(texts) == len(boxes) > 1 else 0
+        self.open.texts, self.open.boxes = texts[: len(texts) - kept], boxes[: len(boxes) - kept]
+        self._flush()
+        self.open.texts, self.open.boxes = texts[len(texts) - kept :], boxes[len(boxes) - kept :]
 
     def _asked(self) -> bool:
         """Whether the open chunk holds a question."""
