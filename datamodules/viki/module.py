@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
@@ -71,6 +73,8 @@ class VikiTrajectoryDataModule(LightningDataModule):
         if min(batch_size, num_batches, alike, 1 if limit is None else limit) < 1:
             raise UserError("data.batch_size, data.num_batches, data.alike and data.limit must be positive")
         self._splits: dict[str, list[Record]] = {}
+        self.prepare: Callable[[Batch], Any] | None = None
+        """Makes a training batch's entry `prepared`, in the process that loads it: a policy's encoding."""
 
     def records(self, split: str) -> list[Record]:
         """The records of a split, read once; of several folders, those that have it, one after the other.
@@ -117,7 +121,7 @@ class VikiTrajectoryDataModule(LightningDataModule):
         if p["alike"] > 1:
             lengths = [len(self._system(r)) + len(r.instruction) + len(self._response(r)) for r in records]
             examples = AlikeInLength(examples, Shuffled(lengths, p["seed"]), p["batch_size"], p["alike"])
-        return DrawLoader(examples, p["batch_size"], p["num_batches"], _collate, p["num_workers"])
+        return DrawLoader(examples, p["batch_size"], p["num_batches"], self._training_batch, p["num_workers"])
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation records in their order."""
@@ -126,6 +130,17 @@ class VikiTrajectoryDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Any]:
         """The records of the tested split in their order."""
         return self._fixed(self.hparams["test_split"])
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave records and pictures where they are; a policy moves what it makes of them."""
+        return batch
+
+    def _training_batch(self, examples: list[dict[str, Any]]) -> Batch:
+        batch = _collate(examples)
+        if self.prepare is None:
+            return batch
+        # what was prepared stands for the pictures, which would be much to send from one process to another
+        return {**batch, "images": [[] for _ in examples], "record": [], "prepared": [self.prepare(batch)]}
 
     def _fixed(self, split: str) -> DataLoader[Any]:
         p = self.hparams

@@ -64,5 +64,5 @@ def short_prompt(record: Record) -> str:
         return "which robots"
     if record.level == 3:
         return "trajectories"
-    team = zip(record.problem.agents, record.problem.types, strict=True)
-    return "plan for " + ", ".join(f"{agent} {name}" for agent, name in sorted(team))
+    assert isinstance(record.ground_truth, Mapping), "a record of level 2 has a task"
+    return "plan for " + ", ".join(f"{agent} {name}" for agent, name in sorted(record.ground_truth["robots"].items()))

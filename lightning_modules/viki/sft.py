@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from ...datamodules.viki.module import VikiTrajectoryDataModule
 from ...registry import MODELS, UserError
 from .policy.asked import Asked
-from .policy.batch import prompts_of
+from .policy.batch import PolicyBatch, prompts_of
+from .policy.encoding import Encoder
 from .policy.policy import VikiPolicy
 from .policy.small import SIZES, small_policy
 from .scoring import Score, by_family, score
@@ -35,6 +37,7 @@ class VikiSFTModule(LightningModule):
         policy: a size of small policies (`tiny`, `small`), a folder, or ORG/NAME of a released Qwen2.5-VL.
         freeze_vision: train the language model alone, as the paper does with released weights.
         gradient_checkpointing: trade time for memory.
+        max_pixels: larger pictures are made smaller; as the policy says unless given.
         warmup_steps: steps over which the learning rate rises; a cosine to zero follows.
         max_new_tokens: limit of an answer in validation and test.
         optimizer: of the parameters that are trained.
@@ -46,6 +49,7 @@ class VikiSFTModule(LightningModule):
         policy: str = "tiny",
         freeze_vision: bool = False,
         gradient_checkpointing: bool = False,
+        max_pixels: int | None = None,
         warmup_steps: int = 50,
         max_new_tokens: int = 320,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -77,25 +81,27 @@ class VikiSFTModule(LightningModule):
         told = data.hparams
         self.policy.asked = Asked(told["prompts"], told["views"], told["blind"])
         self.policy.train()
+        if p["max_pixels"] is not None:
+            self.policy.pictures = replace(self.policy.pictures, max_pixels=p["max_pixels"])
+        data.prepare = _Prepare(self.policy.encoder)
         if p["freeze_vision"]:
             self.policy.freeze_vision()
         if p["gradient_checkpointing"]:
             self.policy.model.gradient_checkpointing_enable()
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave records and pictures where they are; the policy moves what it makes of them."""
-        return batch
-
     def training_step(self, batch: dict[str, list[Any]], batch_idx: int) -> Tensor:
         """Negative log-likelihood of the answers, mean over their tokens."""
         loss, tokens = self._loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["record"]))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["response"]))
         self.log("train/answer_tokens", float(tokens), batch_size=1)
         return loss
 
     def _loss(self, batch: dict[str, list[Any]]) -> tuple[Tensor, int]:
         policy = self._policy()
-        encoded = policy.encode(prompts_of(batch), batch["response"])
+        if "prepared" in batch:
+            encoded = batch["prepared"][0].to(policy.device)
+        else:
+            encoded = policy.encode(prompts_of(batch), batch["response"])
         tokens_GL, mask_GL = encoded.completion_tokens_GL, encoded.completion_mask_GL
         assert tokens_GL is not None and mask_GL is not None
         return -policy.log_probs(encoded, tokens_GL, mask_GL).sum() / mask_GL.sum(), mask_GL.numel()
@@ -186,3 +192,13 @@ def _groups(policy: nn.Module) -> Iterator[dict[str, Any]]:
     matrices = [p for name, p in trained if p.ndim > 1 and "embed_tokens" not in name]
     yield {"params": matrices}
     yield {"params": [p for name, p in trained if p.ndim < 2 or "embed_tokens" in name], "weight_decay": 0.0}
+
+
+@dataclass
+class _Prepare:
+    """Encodes training batches where they are loaded."""
+
+    encoder: Encoder
+
+    def __call__(self, batch: dict[str, list[Any]]) -> PolicyBatch:
+        return self.encoder(prompts_of(batch), batch["response"])

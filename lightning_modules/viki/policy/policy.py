@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,8 +21,9 @@ from ....datamodules.sources.hub import fetch_hub
 from ....registry import UserError
 from .asked import Asked
 from .batch import Completions, PolicyBatch, Prompt
+from .encoding import Encoder
 from .pictures import PictureSettings
-from .positions import completion_positions, prompt_positions
+from .positions import completion_positions
 from .sampling import sample
 from .text import Texts
 from .vision import tower_features
@@ -100,6 +100,11 @@ class VikiPolicy(nn.Module):
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
+    @property
+    def encoder(self) -> Encoder:
+        """What turns prompts into tensors, without the weights."""
+        return Encoder(self.texts, self.pictures)
+
     def encode(self, prompts: Sequence[Prompt], completions: Sequence[str] | None = None) -> PolicyBatch:
         """Texts and pictures as tensors on the policy's device.
 
@@ -107,42 +112,7 @@ class VikiPolicy(nn.Module):
             prompts: P of them.
             completions: P, or a multiple of it, groups adjacent.
         """
-        pieces, counts = [], []
-        side = self.pictures.merge_size
-        for prompt in prompts:
-            cut = [self.pictures.patches(numpy.asarray(image)) for image in prompt.images]
-            pieces += cut
-            counts.append([rows * columns // side**2 for _, (rows, columns) in cut])
-        rows = self.texts.prompts((p.system, p.instruction, n) for p, n in zip(prompts, counts, strict=True))
-        merged = iter([(grid[0] // side, grid[1] // side) for _, grid in pieces])
-        placed = [prompt_positions(row, self.texts.image, merged) for row in rows]
-        longest = max(map(len, rows))
-        tokens_PN = torch.full((len(rows), longest), self.texts.pad)
-        mask_PN = torch.zeros(len(rows), longest, dtype=torch.bool)
-        positions_APN = torch.zeros(3, len(rows), longest, dtype=torch.int64)
-        for k, (row, where) in enumerate(zip(rows, placed, strict=True)):
-            tokens_PN[k, longest - len(row) :] = torch.tensor(row)
-            mask_PN[k, longest - len(row) :] = True
-            positions_APN[:, k, longest - len(row) :] = torch.from_numpy(where)
-        patches = torch.cat([piece for piece, _ in pieces]) if pieces else torch.zeros(0, 0, dtype=torch.uint8)
-        batch = PolicyBatch(
-            tokens_PN, mask_PN, positions_APN, torch.tensor([int(where.max()) + 1 for where in placed]),
-            patches, torch.tensor([grid for _, grid in pieces], dtype=torch.int64).reshape(-1, 2),
-            *self._encode_completions(completions),
-        )  # fmt: skip
-        return batch.to(self.device)
-
-    def _encode_completions(self, completions: Sequence[str] | None) -> tuple[Tensor | None, Tensor | None]:
-        if completions is None:
-            return None, None
-        rows = self.texts.answers(completions)
-        longest = max(map(len, rows))
-        tokens_GL = torch.full((len(rows), longest), self.texts.pad)
-        mask_GL = torch.zeros(len(rows), longest, dtype=torch.bool)
-        for k, row in enumerate(rows):
-            tokens_GL[k, : len(row)] = torch.tensor(row)
-            mask_GL[k, : len(row)] = True
-        return tokens_GL, mask_GL
+        return self.encoder(prompts, completions).to(self.device)
 
     def embed(self, batch: PolicyBatch) -> Tensor:
         """Embedded prompts with their pictures, [P, N, D]."""

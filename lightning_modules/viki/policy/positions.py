@@ -26,14 +26,15 @@ def prompt_positions(tokens: list[int], image_token: int, grids: Iterator[tuple[
     found: list[numpy.ndarray] = []
     at = start = 0
     while at < len(tokens):
-        if tokens[at] != image_token:
-            found.append(numpy.full((3, 1), start))
-            at, start = at + 1, start + 1
+        if tokens[at] == image_token:
+            rows, columns = next(grids)
+            row, column = numpy.indices((rows, columns)).reshape(2, -1)
+            found.append(numpy.stack([numpy.zeros_like(row), row, column]) + start)
+            at, start = at + rows * columns, start + max(rows, columns)
             continue
-        rows, columns = next(grids)
-        row, column = numpy.indices((rows, columns)).reshape(2, -1)
-        found.append(numpy.stack([numpy.zeros_like(row), row, column]) + start)
-        at, start = at + rows * columns, start + max(rows, columns)
+        words = tokens.index(image_token, at) - at if image_token in tokens[at:] else len(tokens) - at
+        found.append(numpy.broadcast_to(numpy.arange(start, start + words), (3, words)))
+        at, start = at + words, start + words
     return numpy.concatenate(found, 1)
 
 

@@ -14,7 +14,8 @@ PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
 SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE, VIDEO)
 FILE = "tokenizer.json"
-_PIECES = r"[A-Za-z_]+|[0-9]| ?\n|[^A-Za-z_0-9\n]+"  # words, digits, and the signs between them: JSON's are few tokens
+_PIECES = r" ?[A-Za-z_]+[0-9]?|[0-9]|\n+|[^A-Za-z_0-9\n]+"
+"""Words, digits one by one, and the signs between them, so that JSON's are few tokens."""
 
 
 class Texts:
