@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from ....datamodules.sources.hub import fetch_hub
+from ....datamodules.sources.models import no_progress_bars
 from ....registry import UserError
 from .asked import Asked
 from .batch import Completions, PolicyBatch, Prompt
@@ -79,7 +80,8 @@ class VikiPolicy(nn.Module):
             )
         texts, pictures = Texts.load(folder), PictureSettings.load(folder)
         try:
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+            with no_progress_bars():
+                model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         except Exception as error:  # OSError, safetensors', transformers' and torch's own error types
             raise UserError(f"{folder}: is no Qwen2.5-VL: {str(error).splitlines()[0][:200]}") from None
         return cls(model, texts, pictures, Asked.load(folder))
@@ -90,7 +92,8 @@ class VikiPolicy(nn.Module):
         staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            self.model.save_pretrained(staging)
+            with no_progress_bars():
+                self.model.save_pretrained(staging)
             self.texts.save(staging)
             self.pictures.save(staging)
             self.asked.save(staging)

@@ -49,7 +49,7 @@ def small_config(
     """A configuration of Qwen2.5-VL; every third block of the vision tower and the last one see the whole picture."""
     heads = width // _HEAD_DIM
     text = {
-        "vocab_size": vocab, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
+        "vocab_size": vocab, "hidden_size": width, "intermediate_size": 11 * width // 4, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": heads // 2, "max_position_embeddings": 4096,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]},
         "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": texts.end, "pad_token_id": texts.pad,
