@@ -23,14 +23,13 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
-    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
 
-from .env_runner import GenerationEnvRunner
+from .env_runner import GenerationEnvRunner, sums_of
 from .learner import GRPOTorchLearner
 from .loss import token_weights
 from .record_bank import DataSpec, open_bank
@@ -138,16 +137,17 @@ class GRPO(Algorithm):
         wanted = min(int(self.config.evaluation_duration), most)
         runners = max(1, self.config.num_env_runners)
         jobs = [{"records": list(range(start, wanted, runners))} for start in range(min(runners, wanted))]
-        self._deal(jobs, (EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
-        return {ENV_RUNNER_RESULTS: self.metrics.peek((EVALUATION_RESULTS, ENV_RUNNER_RESULTS), default={})}
+        episodes = [e for found in self._deal(jobs, None) for e in found]
+        return {ENV_RUNNER_RESULTS: sums_of([(e.custom_data["level"], e.custom_data["reward"]) for e in episodes])}
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Restore, and hand the restored weights to the runners."""
         super().load_checkpoint(checkpoint_dir)
         self.sync_weights()
 
-    def _deal(self, jobs: Sequence[dict[str, Any]], key: tuple[str, ...]) -> list[list[SingleAgentEpisode]]:
+    def _deal(self, jobs: Sequence[dict[str, Any]], key: tuple[str, ...] | None) -> list[list[SingleAgentEpisode]]:
         """Have jobs done by the runners, each once; the jobs of one that dies go to the others, or to its successor.
+        What they log is gathered under `key`, if there is one.
 
         Raises:
             RuntimeError: if no runner is there for minutes.
@@ -155,7 +155,9 @@ class GRPO(Algorithm):
         group = self.env_runner_group
         if not group.num_remote_env_runners():
             found = [self.env_runner.sample(**job) for job in jobs]
-            self.metrics.aggregate([self.env_runner.get_metrics()], key=key)
+            logged = [self.env_runner.get_metrics()]
+            if key:
+                self.metrics.aggregate(logged, key=key)
             return found
         done: dict[int, list[SingleAgentEpisode]] = {}
         metrics, give_up = [], time.monotonic() + _PATIENCE_S
@@ -174,7 +176,8 @@ class GRPO(Algorithm):
                 done[number] = episodes
                 metrics.append(logged)
                 give_up = time.monotonic() + _PATIENCE_S
-        self.metrics.aggregate(metrics, key=key)
+        if key:
+            self.metrics.aggregate(metrics, key=key)
         return [done[number] for number in range(len(jobs))]
 
 

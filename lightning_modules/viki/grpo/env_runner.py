@@ -18,6 +18,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import EPISODE_RETURN_MEAN, NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from ..policy.policy import VikiPolicy
+from ..rewards import Reward
 from .record_bank import open_bank
 from .rl_module import MASK, OLD, REFERENCE, action_space, observation_space
 from .rollout import Rollout, answer, load_policy, roll_out, rollout_seed
@@ -66,8 +67,12 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
         asked = self.bank.records("val", numbers)
         _, rewards = answer(self.module.policy, asked, self.settings)
         self._log([record.level for record in asked], rewards)
-        pairs = zip(numbers, rewards, strict=True)
-        return [_episode(n, numpy.zeros(1, numpy.int64), reward.total, {}) for n, reward in pairs]
+        episodes = [
+            _episode(n, numpy.zeros(1, numpy.int64), r.total, {}) for n, r in zip(numbers, rewards, strict=True)
+        ]
+        for episode, record, reward in zip(episodes, asked, rewards, strict=True):
+            episode.custom_data.update(level=record.level, reward=reward)
+        return episodes
 
     def _train(self, draws: list[int]) -> list[SingleAgentEpisode]:
         numbers = self.bank.numbers(draws)
@@ -91,14 +96,9 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
             episodes[-1].custom_data["draw"] = draws[row // group]
         return episodes
 
-    def _log(self, levels: Sequence[int], rewards: Sequence[Any]) -> None:
-        self.metrics.log_value(COUNT, len(rewards), reduce="sum")
-        for part in ("format", "accuracy", "total"):
-            self.metrics.log_value(f"{part}_sum", float(sum(getattr(r, part) for r in rewards)), reduce="sum")
-        for level in LEVELS:
-            of_level = [r for r, found in zip(rewards, levels, strict=True) if found == level]
-            self.metrics.log_value(f"l{level}_count", len(of_level), reduce="sum")
-            self.metrics.log_value(f"l{level}_sum", float(sum(r.accuracy for r in of_level)), reduce="sum")
+    def _log(self, levels: Sequence[int], rewards: Sequence[Reward]) -> None:
+        for name, value in sums_of(list(zip(levels, rewards, strict=True))).items():
+            self.metrics.log_value(name, value, reduce="sum")
         self.metrics.log_value(EPISODE_RETURN_MEAN, float(numpy.mean([r.total for r in rewards])), reduce="mean")
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, len(rewards), reduce="sum")
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, len(rewards), reduce="lifetime_sum")
@@ -147,6 +147,17 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         """The module is a part with its own state."""
         return [(COMPONENT_RL_MODULE, self.module)]
+
+
+def sums_of(rewards: Sequence[tuple[int, Reward]]) -> dict[str, float]:
+    """Counts and sums of the parts of (level, reward) pairs, in all and by level."""
+    found: dict[str, float] = {COUNT: len(rewards)}
+    for part in ("format", "accuracy", "total"):
+        found[f"{part}_sum"] = float(sum(getattr(reward, part) for _, reward in rewards))
+    for level in LEVELS:
+        of_level = [reward.accuracy for own, reward in rewards if own == level]
+        found |= {f"l{level}_count": len(of_level), f"l{level}_sum": float(sum(of_level))}
+    return found
 
 
 def _episode(number: int, action: numpy.ndarray, reward: float, extra: dict[str, Any]) -> SingleAgentEpisode:
