@@ -15,7 +15,8 @@ from ...datamodules.viki.bounds import steps_to_go
 from ...datamodules.viki.effects import apply
 from ...datamodules.viki.problem import Problem
 from ...datamodules.viki.rules import STRICT
-from ...registry import MODELS
+from ...datamodules.viki.tasks import VikiTaskDataModule
+from ...registry import MODELS, UserError
 from .multi_agent_env import Observations, VikiMultiAgentEnv
 
 Team = Callable[[VikiMultiAgentEnv, Observations], Mapping[str, int]]
@@ -26,14 +27,11 @@ MAX_STEPS = 20
 class VikiMultiAgentModule(LightningModule):
     """Every robot of a record an agent with its embodiment's network, all for one reward; needs `runner: rllib`.
 
-    An extension of the paper's (arXiv 2506.09049), whose one planner speaks for all robots. Tasks are the symbolic
-    records of a split as `fulgurite viki generate` draws them; they need no files. It leaves the networks in the
-    stage's folder `robots`, and a table of success on held-out tasks.
+    An extension of the paper's (arXiv 2506.09049), whose one planner speaks for all robots. Tasks are those of the
+    datamodule `viki_tasks`. It leaves the networks in the stage's folder `robots`, and a table of success on held-out
+    tasks.
 
     Args:
-        team_size: only tasks with so many robots; 0 for all.
-        num_records: training records to take tasks from.
-        num_test: test records to take held-out tasks from.
         width: of the networks.
         num_envs: tasks that an env runner plays at once.
         batch_size: environment steps of an iteration.
@@ -42,14 +40,11 @@ class VikiMultiAgentModule(LightningModule):
         lr: learning rate.
         gamma: discount of a step.
         entropy_coefficient: reward for staying undecided.
-        seed: of networks, tasks and draws.
+        seed: of networks and draws.
     """
 
     def __init__(
         self,
-        team_size: int = 2,
-        num_records: int = 1200,
-        num_test: int = 500,
         width: int = 64,
         num_envs: int = 16,
         batch_size: int = 4000,
@@ -64,11 +59,17 @@ class VikiMultiAgentModule(LightningModule):
         self.save_hyperparameters()
 
     def rllib_config(self, data: LightningDataModule | None) -> Any:
-        """Stock PPO over the environment."""
+        """Stock PPO over the environment.
+
+        Raises:
+            UserError: without a datamodule of tasks.
+        """
         from .rllib_env import ppo_config
 
-        p = self.hparams
-        tasks = {"num_records": p["num_records"], "team_size": p["team_size"], "max_steps": MAX_STEPS}
+        if not isinstance(data, VikiTaskDataModule):
+            raise UserError("viki_multi_agent needs tasks: `data: viki_tasks`")
+        p, self.data = self.hparams, data
+        tasks = {name: data.hparams[name] for name in ("num_records", "team_size")} | {"max_steps": MAX_STEPS}
         config = ppo_config(tasks, p["width"], p["seed"])
         return config.env_runners(num_envs_per_env_runner=p["num_envs"]).training(
             train_batch_size_per_learner=p["batch_size"], minibatch_size=p["minibatch_size"], num_epochs=p["epochs"],
@@ -86,7 +87,7 @@ class VikiMultiAgentModule(LightningModule):
         """Write the networks and the figure; returns the table of held-out success."""
         from safetensors.torch import save_file
 
-        from .rllib_env import problems, robots_act
+        from .rllib_env import robots_act
 
         p = self.hparams
         kinds = sorted(algorithm.config.policies)
@@ -94,7 +95,7 @@ class VikiMultiAgentModule(LightningModule):
         for kind in kinds:
             state = {k: v.detach().contiguous().cpu() for k, v in algorithm.get_module(kind).state_dict().items()}
             save_file(state, folder / "robots" / f"{kind}.safetensors")
-        tasks = problems("test", p["num_test"], p["seed"], p["team_size"])
+        tasks, team_size = self.data.test_tasks(), self.data.hparams["team_size"]
         draw = numpy.random.default_rng(p["seed"])
         teams: dict[str, Team] = {
             "trained, one draw": functools.partial(robots_act, algorithm, draw=draw),
@@ -107,7 +108,7 @@ class VikiMultiAgentModule(LightningModule):
         names = {"trained, one draw": "trained", "trained, likeliest actions": "trained_likeliest",
                  "greedy, one step ahead": "greedy", "random": "random"}  # fmt: skip
         columns = ["who acts", "done", "done as quickly as the planner", "steps of those done"]
-        title = f"{len(tasks)} held-out tasks" + (f" of {p['team_size']} robots" if p["team_size"] else "")
+        title = f"{len(tasks)} held-out tasks" + (f" of {team_size} robots" if team_size else "")
         _draw(rows, folder / "success.png", title)
         return {
             "metrics": {f"test/success/{names[row[0]]}": row[1] for row in rows if row[0] in names},

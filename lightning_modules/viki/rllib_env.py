@@ -20,8 +20,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from torch import Tensor
 
-from ...datamodules.viki.generator import draw_task
-from ...datamodules.viki.problem import Problem
+from ...datamodules.viki.tasks import problems
 from ...datamodules.viki.vocabulary import robots
 from .multi_agent_env import VikiMultiAgentEnv
 from .robot_network import RobotNetwork
@@ -69,12 +68,6 @@ class RllibVikiEnv(MultiAgentEnv):
 
     def _renamed(self, values: Mapping[str, Any]) -> Frames:
         return {self._names[agent]: value for agent, value in values.items()}
-
-
-def problems(split: str, num_records: int, seed: int, team_size: int = 0) -> list[Problem]:
-    """Tasks of a split's first records, those with so many robots; all for 0."""
-    found = (Problem.read(draw_task(split, index, seed).truth) for index in range(num_records))
-    return [problem for problem in found if team_size in (0, len(problem.agents))]
 
 
 def module_of(agent: str, *_: Any, **__: Any) -> str:

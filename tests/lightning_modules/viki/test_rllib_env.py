@@ -30,6 +30,7 @@ def test_agents_are_named_by_type_and_waiting_goes_on(rllib_env):
 def test_stock_ppo_learns_a_step_with_a_module_an_embodiment(rllib_env):
     import ray
 
+    from fulgurite.datamodules.viki.tasks import problems
     from fulgurite.lightning_modules.viki.multi_agent import play
 
     config = rllib_env.ppo_config({"num_records": 20, "max_steps": 8}, width=16)
@@ -40,7 +41,7 @@ def test_stock_ppo_learns_a_step_with_a_module_an_embodiment(rllib_env):
         for kind, weight in before.items():
             assert not weight.equal(algorithm.get_module(kind).actor.first.weight), kind
         assert not before["wheeled"].equal(before["humanoid"])
-        tasks = rllib_env.problems("test", 12, 0, 2)
+        tasks = problems("test", 12, 0, 2)
         likeliest = lambda env, seen: rllib_env.robots_act(algorithm, env, seen)  # noqa: E731
         assert play(tasks, likeliest) == play(tasks, likeliest)
     finally:
