@@ -228,7 +228,8 @@ class VikiPolicy(nn.Module):
             positions = torch.cat(
                 [batch.positions_APN.repeat_interleave(group, 1), completion_positions(next_position_G, length)], 2
             )
-            out = self._language(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
+            seen = self._seen(torch.cat([prompt_mask_GN, mask_GL], 1))
+            out = self._language(inputs_embeds=embeds, attention_mask=seen, position_ids=positions, use_cache=False)
             hidden: Tensor = out.last_hidden_state
             return hidden[:, -length - 1 : -1]
         cache = DynamicCache(config=self.model.config.get_text_config())
@@ -243,6 +244,18 @@ class VikiPolicy(nn.Module):
             position_ids=completion_positions(next_position_G, length - 1), past_key_values=cache, use_cache=True,
         )  # fmt: skip
         return torch.cat([first_G1D, out.last_hidden_state], 1)
+
+    def _seen(self, mask_GN: Tensor) -> Tensor:
+        """What each token of whole sequences may look at, bool [G, 1, N, N].
+
+        Padding looks at itself: a row that sees nothing has no softmax, and in half precision its gradient can be NaN.
+        Attention that wants the mask of padding alone is given that.
+        """
+        if self._language.config._attn_implementation != "sdpa":
+            return mask_GN.long()
+        itself_NN = torch.eye(mask_GN.shape[1], dtype=torch.bool, device=mask_GN.device)
+        before_NN = torch.ones_like(itself_NN).tril()
+        return ((before_NN & mask_GN[:, None]) | itself_NN)[:, None]
 
     @property
     def _language(self) -> Any:

@@ -130,7 +130,7 @@ def test_views_can_be_left_out():
 
 
 def test_picture_tokens_learn_the_words_that_only_pictures_tell():
-    """Two pictures, two words: the loss of words that all answers share or none has is no loss, and it reaches pixels."""
+    """Words that all answers share, or none has, are no loss; the others' loss reaches the pixels."""
     policy = small_policy(["['fetch'] stompy"], "tiny")
     pictures = [numpy.full((56, 56, 3), grey, numpy.uint8) for grey in (0, 255)]
     prompts = [Prompt("", "x", [pictures[0], pictures[0]]), Prompt("", "x", [pictures[1]])]
