@@ -15,7 +15,7 @@ from .text import IMAGE, VIDEO, VISION_END, VISION_START, Texts
 
 _HEAD_DIM = 32
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"vocab": 768, "width": 128, "layers": 4, "vision_width": 128, "vision_depth": 3, "patch": 14},
+    "tiny": {"vocab": 768, "width": 128, "layers": 3, "vision_width": 128, "vision_depth": 2, "patch": 14},
     "small": {"vocab": 1024, "width": 256, "layers": 6, "vision_width": 192, "vision_depth": 4, "patch": 14},
 }
 """vocab: at most so many tokens; width: of the text model; vision_width, vision_depth, patch: of the vision tower."""

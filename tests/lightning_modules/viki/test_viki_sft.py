@@ -16,7 +16,10 @@ from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.datamodules.viki.lengths import AlikeInLength
 from fulgurite.datamodules.viki.module import VikiTrajectoryDataModule, chosen_images, decode, spread
 from fulgurite.datamodules.viki.records import write_records
+from fulgurite.lightning_modules.viki.picture_words import PictureWords
+from fulgurite.lightning_modules.viki.policy.batch import Prompt
 from fulgurite.lightning_modules.viki.policy.policy import VikiPolicy
+from fulgurite.lightning_modules.viki.policy.small import small_policy
 from fulgurite.lightning_modules.viki.sft import VikiSFTModule
 from fulgurite.registry import UserError
 
@@ -80,8 +83,8 @@ def test_only_the_answer_is_learned_and_padding_counts_for_nothing(data, tmp_pat
     for k, one in enumerate(alone):
         one["instruction"] = batch["instruction"][k : k + 1]
     with torch.no_grad():
-        together, _ = model._loss(batch)
-        parts = [model._loss(one) for one in alone]
+        together, _ = model._losses(batch)
+        parts = [(model._losses(one)[0], len(model.policy.texts.answers(one["response"])[0])) for one in alone]
     weighted = sum(loss * tokens for loss, tokens in parts) / sum(tokens for _, tokens in parts)
     torch.testing.assert_close(together, weighted, atol=1e-5, rtol=1e-5)
 
@@ -124,3 +127,26 @@ def test_views_can_be_left_out():
     assert chosen_images(record, "all") == pictures
     assert decode(chosen_images(record, "global")[0]).mean() == pytest.approx(100, abs=1)
     assert spread([record] * 10, 3) == [record] * 3 and len(spread([record] * 2, 5)) == 2
+
+
+def test_picture_tokens_learn_the_words_that_only_pictures_tell():
+    """Words that all answers share, or none has, are no loss; the others' loss reaches the pixels."""
+    policy = small_policy(["['fetch'] stompy"], "tiny")
+    pictures = [numpy.full((56, 56, 3), grey, numpy.uint8) for grey in (0, 255)]
+    prompts = [Prompt("", "x", [pictures[0], pictures[0]]), Prompt("", "x", [pictures[1]])]
+    batch = policy.encode(prompts, ["fetch", "stompy"])
+    words = PictureWords(128, policy.model.config.get_text_config().vocab_size)
+    features = policy.picture_features(batch)
+    loss = words(features, batch, policy.texts.image)
+    loss.backward()
+    assert policy.model.model.visual.patch_embed.proj.weight.grad.abs().sum() > 0
+    told = [set(row) for row in policy.texts.answers(["fetch", "stompy"])]
+    touched = set(words.head.bias.grad.nonzero()[:, 0].tolist())
+    assert touched == told[0] ^ told[1]
+    with torch.no_grad():  # each picture says its own word loudly, in one of its tokens
+        words.head.weight.zero_()
+        words.head.weight[list(told[0] - told[1])] = 20 * torch.nn.functional.normalize(features[:1] - features[-1:])
+        words.head.weight[list(told[1] - told[0])] = 20 * torch.nn.functional.normalize(features[-1:] - features[:1])
+    assert words(features, batch, policy.texts.image) < loss
+    same = policy.encode(prompts, ["fetch", "fetch"])
+    assert words(policy.picture_features(same), same, policy.texts.image) == 0

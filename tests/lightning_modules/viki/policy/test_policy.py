@@ -142,7 +142,7 @@ def test_a_saved_policy_is_read_by_us_and_by_transformers(policy, prompts, tmp_p
         policy.log_probs(batch, batch.completion_tokens_GL, batch.completion_mask_GL),
         again.log_probs(other, other.completion_tokens_GL, other.completion_mask_GL),
     )
-    assert Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "policy").config.vision_config.depth == 3
+    assert Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "policy").config.vision_config.depth == 2
     (tmp_path / "policy" / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"is no Qwen2\.5-VL"):
         VikiPolicy.load(tmp_path / "policy")
@@ -198,3 +198,19 @@ def test_the_published_size_takes_our_batches():
     assert tower_features(model.model.visual, floats, [(24, 42)]).shape == (24 * 42 // 4, 2048)
     assert not any(p.requires_grad for p in model.model.visual.parameters())
     assert all(p.requires_grad for p in model.model.language_model.parameters())
+
+
+def test_no_token_is_left_without_anything_to_see(policy, prompts):
+    """A row of attention that sees nothing has no softmax: its NaN spoils all in half precision, long after."""
+    batch = policy.encode(prompts, ["a", "a longer answer", "b"])
+    mask_GL = batch.completion_mask_GL
+    seen = policy._seen(torch.cat([batch.mask_PN, mask_GL], 1))
+    assert seen.any(-1).all() and not batch.mask_PN.all()
+    assert not (seen & ~seen.new_ones(seen.shape[-2:]).tril()).any()
+    wanted = policy.log_probs(batch, batch.completion_tokens_GL, mask_GL)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = policy.log_probs(batch, batch.completion_tokens_GL, mask_GL)
+        half.sum().backward()
+    torch.testing.assert_close(half, wanted, atol=0.1, rtol=0.02)
+    assert all(p.grad.isfinite().all() for p in policy.parameters() if p.grad is not None)
+    policy.zero_grad()
