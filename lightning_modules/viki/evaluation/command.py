@@ -28,9 +28,10 @@ _KNOWN = 3000  # training records whose answers the controls know
 @COMMANDS.register("viki evaluate", paper="2506.09049")
 def evaluate(
     model: str, data: list[Path], out: Path, split: list[str] | None = None, level: str | None = None,
-    views: str | None = None, num: int | None = None, before: Path | None = None, blind: Path | None = None, strict: bool = False,
-    batch_size: int = 32, max_new_tokens: int = 320, server_model: str = "", key_variable: str = "OPENAI_API_KEY",
-    price_in: float = 0.0, price_out: float = 0.0, max_cost: float | None = None, seed: int = 0,
+    views: str | None = None, num: int | None = None, before: Path | None = None, blind: Path | None = None,
+    strict: bool = False, batch_size: int = 32, max_new_tokens: int = 320, server_model: str = "",
+    key_variable: str = "OPENAI_API_KEY", price_in: float = 0.0, price_out: float = 0.0,
+    max_cost: float | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
     """Evaluate a vision-language model on records, ours or released ones, beside controls.
 

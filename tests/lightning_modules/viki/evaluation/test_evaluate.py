@@ -20,6 +20,7 @@ from fulgurite.lightning_modules.viki.evaluation.answerers import (
     wrapped,
 )
 from fulgurite.lightning_modules.viki.evaluation.report import errors_px, report
+from fulgurite.lightning_modules.viki.policy.policy import VikiPolicy
 from fulgurite.lightning_modules.viki.policy.small import small_policy
 from fulgurite.lightning_modules.viki.scoring import Score, by_family, interval, score
 
@@ -127,6 +128,15 @@ def test_evaluate_puts_controls_beside_the_model(data, tmp_path, capsys):
     lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
     assert len(lines) == len(who) * (16 + 6) and (out / "families.png").stat().st_size > 5000
     assert "Level 2, test, 8 records, right: model 0.0%" in capsys.readouterr().out
+    released = tmp_path / "released"
+    assert main(["viki", "release", str(data / "policy"), str(out / "results.json"), str(released)]) == 0
+    card = (released / "README.md").read_text()
+    assert "- Level 2, test, 8 records" in card and "| trained blind |" in card
+    assert (released / "model.safetensors").stat().st_size < 0.6 * (
+        data / "policy" / "model.safetensors"
+    ).stat().st_size
+    assert VikiPolicy.load(released).texts.special == VikiPolicy.load(data / "policy").texts.special
+    assert main(["viki", "release", str(data / "policy"), str(data / "none.json"), str(released)]) == 2
 
 
 def test_what_evaluate_can_not_do_is_told(data, tmp_path, capsys):
