@@ -87,7 +87,8 @@ def seen(features: Any) -> Seen:
     lead, num_agents, start = tuple(features.shape[:-1]), len(AGENTS), NUM_ASSETS * _ASSET
     assets = features[..., :start].reshape(*lead, NUM_ASSETS, _ASSET)
     agents = features[..., start : start + num_agents * _AGENT].reshape(*lead, num_agents, _AGENT)
-    found, at = [], 0
+    found: list[Any] = []
+    at = 0
     for width in (len(_NAMES), _WHERE, 3, _SLOTS, 1, _SLOTS, 2):
         found.append(assets[..., at : at + width])
         at += width
@@ -95,7 +96,8 @@ def seen(features: Any) -> Seen:
     for width in (len(_TYPES), _WHERE, NUM_ASSETS, NUM_ASSETS):
         found.append(agents[..., at : at + width])
         at += width
-    return Seen(*found, features[..., -1 - num_agents : -1], features[..., -1:])
+    found += [features[..., -1 - num_agents : -1], features[..., -1:]]
+    return Seen(*found)
 
 
 class AgentView:

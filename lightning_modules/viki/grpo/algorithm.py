@@ -207,6 +207,6 @@ def pack(episodes: Sequence[SingleAgentEpisode], settings: GRPOSettings, num_lea
     masks = torch.from_numpy(columns[MASK]).split(size)
     columns[WEIGHTS] = torch.cat([token_weights(mask, settings.aggregation) for mask in masks]).numpy()
     order = numpy.arange(len(episodes)).reshape(-1, max(1, num_learners), size // max(1, num_learners))
-    order = order.swapaxes(0, 1).reshape(-1)
-    batch = SampleBatch({name: numpy.ascontiguousarray(value[order]) for name, value in columns.items()})
+    rows = order.swapaxes(0, 1).reshape(-1)
+    batch = SampleBatch({name: numpy.ascontiguousarray(value[rows]) for name, value in columns.items()})
     return MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=len(episodes))

@@ -34,7 +34,6 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
-        self.worker_index = self.worker_index or 0
         self.settings = self.config.grpo_settings()
         self.make_module()
 
@@ -65,7 +64,7 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
         most = len(self.bank.data.records("val"))
         numbers = list(range(min(num_episodes or 1, most))) if records is None else list(records)
         asked = self.bank.records("val", numbers)
-        _, rewards = answer(self.module.policy, asked, self.settings)
+        rewards = answer(self.module.policy, asked, self.settings)[1]
         self._log([record.level for record in asked], rewards)
         episodes = [
             _episode(n, numpy.zeros(1, numpy.int64), r.total, {}) for n, r in zip(numbers, rewards, strict=True)

@@ -124,10 +124,13 @@ class VikiGRPOModule(LightningModule):
             log_probs_GL, entropy_GL = forward(
                 self.policy, part, found.tokens_GL[here], found.mask_GL[here], s.temperature
             )
-            columns = found.old_GL[here], found.reference_GL[here], found.advantages_G[here], weights_GL[at]
+            old, reference, advantages, weights = (
+                column.to(self.device)
+                for column in (found.old_GL[here], found.reference_GL[here], found.advantages_G[here], weights_GL[at])
+            )
             loss, told = grpo_loss(
-                log_probs_GL, *(column.to(self.device) for column in columns), entropy_GL, clip=s.clip,
-                dual_clip=s.dual_clip, kl_coefficient=s.kl_coefficient,
+                log_probs_GL, old, reference, advantages, weights, entropy_GL, clip=s.clip, dual_clip=s.dual_clip,
+                kl_coefficient=s.kl_coefficient,
             )  # fmt: skip
             self.manual_backward(loss)
             figures = {k: v + figures.get(k, torch.zeros_like(v)) for k, v in told.items() if k != "ratio_gap"}
