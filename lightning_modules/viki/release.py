@@ -25,12 +25,12 @@ the one answer that is best on training records.
 
 
 @COMMANDS.register("viki release", paper="2506.09049")
-def release(policy: Path, results: Path, out: Path) -> None:
+def release(policy: Path, results: list[Path], out: Path) -> None:
     """Put a trained policy and its model card into a folder.
 
     Args:
         policy: folder of the policy.
-        results: results.json that `fulgurite viki evaluate` wrote for it.
+        results: files results.json that `fulgurite viki evaluate` wrote for it.
         out: folder for weights, tokenizer, configuration and README.md.
     """
     import torch
@@ -38,11 +38,9 @@ def release(policy: Path, results: Path, out: Path) -> None:
     from ...datamodules.files import atomic_write
     from .policy.policy import VikiPolicy
 
-    try:
-        measured: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
-        sections = ["\n".join(f"- {text}" for text in measured["statements"]), *map(_table, measured["tables"])]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{results}: can't be read as results: {error}\nfulgurite viki evaluate writes them.") from None
+    measured = [_read(file) for file in results]
+    sections = ["\n".join(f"- {text}" for one in measured for text in one["statements"])]
+    sections += [_table(table) for one in measured for table in one["tables"]]
     trained = VikiPolicy.load(policy, dtype=torch.bfloat16)
     trained.save(out)
     size = (out / "model.safetensors").stat().st_size
@@ -52,6 +50,15 @@ def release(policy: Path, results: Path, out: Path) -> None:
     with atomic_write(out / "README.md") as temporary:
         text = "\n\n".join([HEAD.format(count=count, size=size, folder=f"weights/{out.name}"), *sections])
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        assert {"statements", "tables"} <= found.keys(), "no statements or tables"
+        return found
+    except (OSError, ValueError, AttributeError, AssertionError) as error:
+        raise UserError(f"{file}: can't be read as results: {error}\nfulgurite viki evaluate writes them.") from None
 
 
 def _table(table: dict[str, Any]) -> str:

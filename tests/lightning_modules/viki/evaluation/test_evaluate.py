@@ -129,14 +129,14 @@ def test_evaluate_puts_controls_beside_the_model(data, tmp_path, capsys):
     assert len(lines) == len(who) * (16 + 6) and (out / "families.png").stat().st_size > 5000
     assert "Level 2, test, 8 records, right: model 0.0%" in capsys.readouterr().out
     released = tmp_path / "released"
-    assert main(["viki", "release", str(data / "policy"), str(out / "results.json"), str(released)]) == 0
+    assert main(["viki", "release", str(data / "policy"), json.dumps([str(out / "results.json")]), str(released)]) == 0
     card = (released / "README.md").read_text()
     assert "- Level 2, test, 8 records" in card and "| trained blind |" in card
     assert (released / "model.safetensors").stat().st_size < 0.6 * (
         data / "policy" / "model.safetensors"
     ).stat().st_size
     assert VikiPolicy.load(released).texts.special == VikiPolicy.load(data / "policy").texts.special
-    assert main(["viki", "release", str(data / "policy"), str(data / "none.json"), str(released)]) == 2
+    assert main(["viki", "release", str(data / "policy"), json.dumps([str(data / "none.json")]), str(released)]) == 2
 
 
 def test_what_evaluate_can_not_do_is_told(data, tmp_path, capsys):
@@ -149,6 +149,23 @@ def test_what_evaluate_can_not_do_is_told(data, tmp_path, capsys):
     ):
         assert main([*base, *more]) == 2
         assert says in capsys.readouterr().err
+
+
+def test_the_released_policy_plans_in_the_form_asked_for(tmp_path, capsys):
+    """Of what it can't see it still reads the words: a picture without anything, and a task of two robots."""
+    picture = tmp_path / "dark.jpg"
+    picture.write_bytes(encode(numpy.zeros((168, 308, 3), numpy.uint8)))
+    told = [
+        "viki",
+        "solve",
+        str(picture),
+        "Put the apple and the bread into the bowl.",
+        "--robots",
+        "R1=stompy,R2=fetch",
+    ]
+    assert main(told) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "<think>" and lines[-1].startswith("5. R1 Place bowl; R2 Place bowl")
 
 
 def test_solve_asks_the_policy_and_the_checker(data, tmp_path, capsys):
