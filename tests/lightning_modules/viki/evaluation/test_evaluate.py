@@ -155,15 +155,8 @@ def test_the_released_policy_plans_in_the_form_asked_for(tmp_path, capsys):
     """Of what it can't see it still reads the words: a picture without anything, and a task of two robots."""
     picture = tmp_path / "dark.jpg"
     picture.write_bytes(encode(numpy.zeros((168, 308, 3), numpy.uint8)))
-    told = [
-        "viki",
-        "solve",
-        str(picture),
-        "Put the apple and the bread into the bowl.",
-        "--robots",
-        "R1=stompy,R2=fetch",
-    ]
-    assert main(told) == 0
+    words, team = "Put the apple and the bread into the bowl.", "R1=stompy,R2=fetch"
+    assert main(["viki", "solve", str(picture), words, "--robots", team]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "<think>" and lines[-1].startswith("5. R1 Place bowl; R2 Place bowl")
 
