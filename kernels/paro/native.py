@@ -73,10 +73,11 @@ class Arguments(ctypes.Structure):
     """`Arguments` of cuda/walk.cuh."""
 
     _fields_ = [
-        *((name, _POINTER) for name in ("q", "k", "v", "q_step", "k_meta", "v_step", "work", "count", "column")),
-        *((name, _POINTER) for name in ("permutation", "out")),
+        *((name, _POINTER) for name in ("q", "k", "v", "q_step", "k_meta", "v_step")),
+        *((name, _POINTER) for name in ("work", "next", "count", "column", "permutation", "out")),
         *((name, _LONG) for name in ("out_b", "out_h", "out_n")),
-        *((name, _INT) for name in ("num_heads", "num_blocks", "num_tokens", "mask_heads", "mask_batches", "out_half")),
+        *((name, _INT) for name in ("num_heads", "num_blocks", "num_tokens", "mask_heads", "mask_batches")),
+        *((name, _INT) for name in ("num_items", "out_half")),
     ]
 
 
@@ -129,11 +130,13 @@ class Lists:
         count: int32 [b, h, R], how many a row keeps.
         column: int16 (read as unsigned) [b, h, R, C], which; the first `count` of a row.
         work: int32 [B * H * R], rows in the order in which they are computed: head by head, the longest first.
+        next: int32 [2], zeros between launches: how many of them are taken, how many have found none left.
     """
 
     count: Tensor
     column: Tensor
     work: Tensor
+    next: Tensor
 
 
 def why_not(device: torch.device, dtype: torch.dtype, width: int) -> str:
@@ -168,16 +171,16 @@ def lists_of(bits_bhRX: Tensor, batch: int, heads: int) -> Lists:
     b, h, size, _ = bits.shape
     count = torch.empty(b, h, size, dtype=torch.int32, device=bits.device)
     column = torch.empty(b, h, size, size, dtype=torch.int16, device=bits.device)
-    work = torch.empty(batch * heads * size, dtype=torch.int32, device=bits.device)
+    work, next_two = (torch.empty(n, dtype=torch.int32, device=bits.device) for n in (batch * heads * size, 2))
     rows, index = b * h * size, bits.device.index
     with torch.cuda.device(bits.device):
         pointers = (_POINTER(t.data_ptr()) for t in (bits, count, column))
         columns = kernel("prepass.fatbin", "kept_columns", 0, index)
         launch(columns, ((rows + 3) // 4, 1, 1), 128, 0, *pointers, _INT(rows), _INT(size))
-        pointers = (_POINTER(t.data_ptr()) for t in (count, work))
+        pointers = (_POINTER(t.data_ptr()) for t in (count, work, next_two))
         longest = kernel("prepass.fatbin", "longest_first", 0, index)
         launch(longest, ((size + 127) // 128, batch * heads, 1), 128, 0, *pointers, *map(_INT, (size, heads, h, b)))
-    return Lists(count, column, work)
+    return Lists(count, column, work, next_two)
 
 
 def quantise(
@@ -241,9 +244,10 @@ def attend(
     blocks, device = given.q.shape[1], given.q.device
     arguments = Arguments(
         *(t.data_ptr() for t in (given.q, given.k, given.v, given.q_step, given.k_meta, given.v_step)),
-        *(t.data_ptr() for t in (lists.work, lists.count, lists.column, permutation_HN, out_BHND)),
+        *(t.data_ptr() for t in (lists.work, lists.next, lists.count, lists.column, permutation_HN, out_BHND)),
         *out_BHND.stride()[:3],
-        heads, blocks, size, lists.count.shape[1], lists.count.shape[0], int(out_BHND.dtype == torch.float16),
+        heads, blocks, size, lists.count.shape[1], lists.count.shape[0],
+        lists.work.numel(), int(out_BHND.dtype == torch.float16),
     )  # fmt: skip
     with torch.cuda.device(device):
         function = kernel(variant.file, variant.name, variant.shared_bytes, device.index)

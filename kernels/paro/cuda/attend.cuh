@@ -5,16 +5,15 @@
 // issued, and the softmax of the next step runs while these are computed. A rescaling costs all four warps, since a
 // warpgroup's products start when its last warp does: one of 64 rows has a new maximum in half of a row's steps. Policy says in which numbers: int8.cuh, bf16.cuh.
 #pragma once
-#include "walk.cuh"
+#include "stream.cuh"
 
-constexpr float NONE = -1e30f;  // a row's maximum over no keys; finite, so that differences stay numbers
 
 template <typename Policy, int STAGES>
 __device__ __forceinline__ void attend(const Arguments& p) {
   constexpr int D = Policy::D, KB = Policy::KB, TILE = Policy::TILE;
   using Number = typename Policy::Number;
   extern __shared__ __align__(1024) uint8_t s_q[];  // the queries' tile, then the ring, then its barriers
-  Row at(p);
+  Row at(p, blockIdx.x);
   Ring<TILE, KB, STAGES> ring;
   ring.slots = s_q + TILE;
   ring.full = reinterpret_cast<uint64_t*>(ring.slots + STAGES * ring.STAGE);
@@ -76,7 +75,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
     pin(s);
     barrier_wait(ring.full + slot, phase);
     wgmma_fence();
-    Policy::scores(s, shared_address(s_q), shared_address(ring.slots + slot * ring.STAGE));
+    Policy::scores(s, typename Policy::Queries(s_q), shared_address(ring.slots + slot * ring.STAGE));
     wgmma_commit();
   };
   auto multiply_values = [&](int slot) {
@@ -133,8 +132,7 @@ __device__ __forceinline__ void attend(const Arguments& p) {
   float inverse[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float all = softmax.sum[r] + __shfl_xor_sync(~0u, softmax.sum[r], 1);
-    all += __shfl_xor_sync(~0u, all, 2);
+    const float all = softmax.total(r);
     inverse[r] = all > 0.f ? 1.f / all : 0.f;
   }
   const float* v_step = p.v_step + (int64_t)at.batch_head * D + threadIdx.x % 4 * 2;

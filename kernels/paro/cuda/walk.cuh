@@ -20,21 +20,22 @@ struct Arguments {
   const float* q_step;      // [B*H, blocks], times the scale of the scores and log2 e
   const KeyMeta* k_meta;    // [B*H, blocks]
   const float* v_step;      // [B*H, D]
-  const int* work;          // [B*H*blocks] which row of blocks each thread block computes: head * blocks + row
+  const int* work;          // [B*H*blocks] in which order rows of blocks are computed: head * blocks + row
+  int* next;                // [2] zeros; left as zeros: how many of them are taken, how many thread blocks are done
   const int* count;         // [lists, blocks] kept key blocks of a row
   const uint16_t* column;   // [lists, blocks, blocks] which, the first `count` of a row
   const int* permutation;   // [H, N] which token each place of the plan's order holds
   void* out;                // [B, H, N, D] in the tokens' own order
   int64_t out_b, out_h, out_n;  // its strides in elements
-  int num_heads, num_blocks, num_tokens, mask_heads, mask_batches, out_half;  // out_half: fp16 instead of bf16
+  int num_heads, num_blocks, num_tokens, mask_heads, mask_batches, num_items, out_half;  // out_half: fp16, not bf16
 };
 
 // One row of query blocks: where it stands, and which key blocks it keeps.
 struct Row {
   int head, row, batch_head, count;
   const uint16_t* column;
-  __device__ Row(const Arguments& p) {
-    int item = p.work[blockIdx.x];
+  __device__ Row(const Arguments& p, int place) {
+    const int item = p.work[place];
     batch_head = item / p.num_blocks;
     row = item % p.num_blocks;
     head = batch_head % p.num_heads;
@@ -43,6 +44,13 @@ struct Row {
     column = p.column + ((int64_t)list * p.num_blocks + row) * p.num_blocks;
   }
 };
+
+// One of the `each` of every thread block that take rows finds none left: the last makes the counters ready for the next
+// launch.
+__device__ inline void leave(const Arguments& p, int each) {
+  const unsigned last = gridDim.x * each - 1;
+  if (atomicInc(reinterpret_cast<unsigned*>(p.next) + 1, last) == last) p.next[0] = 0;
+}
 
 // STAGES slots of KB key tiles and KB value tiles. Each of the four warps fills a quarter of a slot (one that did it all
 // would keep the others waiting at the next product), and says when it is done with one.
@@ -108,5 +116,30 @@ __device__ void store_rows(const Arguments& p, const Row& at, uint8_t* area, Val
       char* to = reinterpret_cast<char*>(p.out) + 2 * (base + tokens[place] * p.out_n) + lane % LANES * 16;
       *reinterpret_cast<uint4*>(to) = x;
     }
+  }
+}
+
+// The same straight from the registers: a quad of lanes writes 16 bytes of a row at a time.
+template <int D, typename Value>
+__device__ void write_rows(const Arguments& p, const Row& at, Value value) {
+  const int lane = threadIdx.x % 32, place = at.row * BLOCK + threadIdx.x / 32 % 4 * 16 + lane / 4;
+  const int64_t base = at.batch_head / p.num_heads * p.out_b + at.head * p.out_h;
+  const int* tokens = p.permutation + (int64_t)at.head * p.num_tokens;
+  char* to[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int token = tokens[min(place + 8 * r, p.num_tokens - 1)];
+    to[r] = reinterpret_cast<char*>(p.out) + 2 * (base + token * p.out_n) + lane % 4 * 4;
+  }
+#pragma unroll
+  for (int i = 0; i < D / 2; i += 2) {
+    const int r = i / 2 % 2;
+    const float x = value(i), y = value(i + 1);
+    uint32_t both;
+    if (p.out_half)
+      asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+    else
+      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
+    if (place + 8 * r < p.num_tokens) *reinterpret_cast<uint32_t*>(to[r] + i / 4 * 16) = both;
   }
 }
