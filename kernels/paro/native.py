@@ -29,14 +29,16 @@ class Variant:
         width: channels of a head.
         blocks: key blocks a step.
         slots: steps whose keys and values are on the chip.
-        residents: thread blocks a multiprocessor.
+        groups: warpgroups of a thread block that compute, each its own rows; another one loads.
+        ahead: whether the next step's scores are computed during this one's softmax, not before it.
         numbers: `int8`, or `bf16`: the control.
     """
 
     width: int
     blocks: int
     slots: int
-    residents: int
+    groups: int
+    ahead: bool = False
     numbers: str = "int8"
 
     @property
@@ -47,26 +49,24 @@ class Variant:
     @property
     def name(self) -> str:
         """Of the kernel."""
-        return f"attention_{self.numbers}_d{self.width}_k{self.blocks}_s{self.slots}_c{self.residents}"
-
-    @property
-    def tile_bytes(self) -> int:
-        """Of 64 tokens of a head."""
-        return BLOCK * self.width * (1 if self.numbers == "int8" else 2)
+        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}{'_ahead' if self.ahead else ''}"
+        return f"attention_{self.numbers}_{form}"
 
     @property
     def shared_bytes(self) -> int:
-        """Dynamic shared memory: the queries' tile, the ring, its barriers."""
-        return self.tile_bytes * (1 + 2 * self.blocks * self.slots) + 8 * (2 * self.slots + 1)
+        """Dynamic shared memory: each group's tile of queries, ring, key steps and barriers."""
+        tile = BLOCK * self.width * (1 if self.numbers == "int8" else 2)
+        small = 16 * (1 + self.blocks * self.slots) + 8 * (2 * self.slots + 2)
+        return self.groups * (tile * (1 + 2 * self.blocks * self.slots) + small)
 
 
 # for each width, the one that is used first: the quickest over densities (kernels/README.md); `fulgurite bench
 # attention --variants true` times them all
 ALL_VARIANTS = {
-    64: (Variant(64, 2, 4, 3), Variant(64, 1, 6, 4)),
-    128: (Variant(128, 1, 4, 3), Variant(128, 2, 3, 2)),
+    64: (Variant(64, 2, 4, 3), Variant(64, 1, 8, 3, True)),
+    128: (Variant(128, 1, 4, 3), Variant(128, 1, 6, 2, True)),
 }
-CONTROLS = {64: Variant(64, 1, 4, 3, "bf16"), 128: Variant(128, 1, 3, 2, "bf16")}
+CONTROLS = {64: Variant(64, 1, 4, 3, numbers="bf16"), 128: Variant(128, 1, 3, 2, numbers="bf16")}
 
 
 class Arguments(ctypes.Structure):
@@ -251,7 +251,8 @@ def attend(
     )  # fmt: skip
     with torch.cuda.device(device):
         function = kernel(variant.file, variant.name, variant.shared_bytes, device.index)
-        launch(function, (lists.work.numel(), 1, 1), 128, variant.shared_bytes, arguments)
+        thread_blocks = min(torch.cuda.get_device_properties(device).multi_processor_count, lists.work.numel())
+        launch(function, (thread_blocks, 1, 1), 128 * (variant.groups + 1), variant.shared_bytes, arguments)
 
 
 def paro_forward(

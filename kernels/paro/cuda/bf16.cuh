@@ -1,6 +1,6 @@
 // The same attention in bf16 with float sums: the control of the 8-bit kernel, with the same loop and lists.
 #pragma once
-#include "attend.cuh"
+#include "stream.cuh"
 
 struct FloatRows {
   static constexpr int PACKED = 16;

@@ -4,7 +4,6 @@
 // registers, O += P V by wgmma u8 x s8 (values transposed, their keys in the order in which P's registers lie). O stays
 // int32: when a row's maximum moves it is rescaled in place, and before 127 x sum(P) could pass 2^30 too.
 #pragma once
-#include "attend.cuh"
 #include "stream.cuh"
 
 constexpr float BIAS = 12582912.f;   // 1.5 x 2^23: an int32 sum that starts at its bit pattern reads as BIAS + sum

@@ -10,6 +10,10 @@
 
 constexpr float NONE = -1e30f;  // a row's maximum over no keys; finite, so that differences stay numbers
 
+// Of a thread, by the number of warpgroups that compute: what all have at the launch is shared out anew.
+constexpr int LOAD_REGISTERS[] = {0, 0, 56, 56};
+constexpr int COMPUTE_REGISTERS[] = {0, 0, 224, 152};
+
 // What the loading warp says of the row that comes: the number of its kept blocks, -1 after the last row.
 struct __align__(16) Coming {
   int count, item;
@@ -109,7 +113,7 @@ __device__ void load_rows(const Arguments& p, const Lane<Policy, STAGES>& to, in
   }
 }
 
-template <typename Policy, int STAGES, int FORM>
+template <typename Policy, int STAGES, bool AHEAD>
 __device__ __forceinline__ void compute_rows(const Arguments& p, const Lane<Policy, STAGES>& from) {
   constexpr int D = Policy::D, KB = Policy::KB, TILE = Policy::TILE, STAGE = 2 * KB * TILE;
   using Number = typename Policy::Number;
@@ -166,7 +170,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& p, const Lane<Poli
       wgmma_commit();
     };
     if (steps > 0) {
-      if constexpr (FORM == 0) {
+      if constexpr (!AHEAD) {
         multiply_scores(s, slot, phase);
         take_metas(0, slot);
         wgmma_wait<0>();
@@ -252,7 +256,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& p, const Lane<Poli
 }
 
 // GROUPS warpgroups that compute, and a last one that loads.
-template <typename Policy, int STAGES, int GROUPS, int FORM>
+template <typename Policy, int STAGES, int GROUPS, bool AHEAD>
 __device__ __forceinline__ void stream(const Arguments& p) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
@@ -260,11 +264,11 @@ __device__ __forceinline__ void stream(const Arguments& p) {
   if (threadIdx.x < 32) barrier_init_fence();
   __syncthreads();
   if (group == GROUPS) {
-    registers_give<GROUPS == 4 ? 32 : 56>();
+    registers_give<LOAD_REGISTERS[GROUPS]>();
     const int warp = threadIdx.x / 32 % 4;
     if (warp < GROUPS) load_rows<Policy, STAGES>(p, Lane<Policy, STAGES>(shared, warp, GROUPS), GROUPS);
   } else {
-    registers_take<GROUPS == 2 ? 224 : GROUPS == 3 ? 152 : 112>();
-    compute_rows<Policy, STAGES, FORM>(p, Lane<Policy, STAGES>(shared, group, GROUPS));
+    registers_take<COMPUTE_REGISTERS[GROUPS]>();
+    compute_rows<Policy, STAGES, AHEAD>(p, Lane<Policy, STAGES>(shared, group, GROUPS));
   }
 }
