@@ -30,7 +30,7 @@ class Variant:
         blocks: key blocks a step.
         slots: steps whose keys and values are on the chip.
         groups: warpgroups of a thread block that compute, each its own rows; another one loads.
-        ahead: whether the next step's scores are computed during this one's softmax, not before it.
+        held: whether the queries are kept in registers, not in shared memory alone.
         numbers: `int8`, or `bf16`: the control.
     """
 
@@ -38,7 +38,7 @@ class Variant:
     blocks: int
     slots: int
     groups: int
-    ahead: bool = False
+    held: bool = False
     numbers: str = "int8"
 
     @property
@@ -49,7 +49,7 @@ class Variant:
     @property
     def name(self) -> str:
         """Of the kernel."""
-        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}{'_ahead' if self.ahead else ''}"
+        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}{'_held' if self.held else ''}"
         return f"attention_{self.numbers}_{form}"
 
     @property
@@ -63,8 +63,8 @@ class Variant:
 # for each width, the one that is used first: the quickest over densities (kernels/README.md); `fulgurite bench
 # attention --variants true` times them all
 ALL_VARIANTS = {
-    64: (Variant(64, 2, 4, 3), Variant(64, 1, 8, 3, True)),
-    128: (Variant(128, 1, 4, 3), Variant(128, 1, 6, 2, True)),
+    64: (Variant(64, 2, 4, 3), Variant(64, 2, 4, 3, True)),
+    128: (Variant(128, 2, 3, 2), Variant(128, 2, 3, 2, True), Variant(128, 1, 4, 3)),
 }
 CONTROLS = {64: Variant(64, 1, 4, 3, numbers="bf16"), 128: Variant(128, 1, 3, 2, numbers="bf16")}
 

@@ -160,14 +160,6 @@ __device__ __forceinline__ void registers_take() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
-// sums += the sums of 16 fp16 numbers of each row: of `a` as mma reads it, a[0] and a[2] of a row, a[1] and a[3] of the
-// row 8 below. sums[0] and sums[2] are the rows', in all lanes of a quad.
-__device__ __forceinline__ void add_rows_f16(float (&sums)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%8}, {%0,%1,%2,%3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(0x3C003C00));  // ones
-}
-
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -13,12 +13,11 @@ constexpr uint32_t ROUND = 0x64006400;  // 1024 in fp16, twice: adding it leaves
 constexpr int CHECK_BLOCKS = 128;    // key blocks between two looks at whether O could overflow
 constexpr float FULL_SUM = 8454660.f;  // 2^30 / 127: `rescale` doubles O
 
-// TENSOR: the tensor units add P up, from its fp16 form. SPLIT: O's rows and those 8 below are rescaled apart.
-template <int KB, bool TENSOR = false, bool SPLIT = false>
+template <int KB>
 struct Softmax {
   static constexpr int PACKED = 8 * KB;
   float log_top[2], maximum[2], sum[2], alpha[2];  // of the two rows of 64 that a thread holds; top: P of the maximum
-  bool moved[2];
+  bool moved[2];  // of any of the warp's eight such rows: O's rows and those 8 below are rescaled apart
 
   __device__ Softmax() {
 #pragma unroll
@@ -61,13 +60,9 @@ struct Softmax {
       now[r] = fmaxf(now[r], __shfl_xor_sync(~0u, now[r], 2));
       alpha[r] = exp2_fast(maximum[r] - now[r]) * shrink[r];
     }
-    if (SPLIT) {
-      moved[0] = __any_sync(~0u, alpha[0] != 1.f);
-      moved[1] = __any_sync(~0u, alpha[1] != 1.f);
-    } else {
-      moved[0] = moved[1] = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f);
-    }
-    float more[2] = {0.f, 0.f}, and_more[2] = {0.f, 0.f}, sums[4] = {sum[0] * alpha[0], 0.f, sum[1] * alpha[1], 0.f};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) moved[r] = __any_sync(~0u, alpha[r] != 1.f);
+    float more[2] = {0.f, 0.f}, and_more[2] = {0.f, 0.f};
 #pragma unroll
     for (int part = 0; part < KB; ++part) {
       float minus[2];
@@ -84,19 +79,16 @@ struct Softmax {
           const int* from = s + part * 32 + i + 2 * j;
           const float e0 = exp2_fast(fmaf(__int_as_float(from[0]), scale[part], minus[j % 2]));
           const float e1 = exp2_fast(fmaf(__int_as_float(from[1]), scale[part], minus[j % 2]));
-          if (!TENSOR) {
-            more[j % 2] += e0;
-            and_more[j % 2] += e1;
-          }
+          more[j % 2] += e0;
+          and_more[j % 2] += e1;
           both[j] = halves(e0, e1);
         }
-        if (TENSOR) add_rows_f16(sums, both[0], both[1], both[2], both[3]);
 #pragma unroll
         for (int j = 0; j < 4; ++j) s[part * 32 + i + 2 * j] = rounded(both[j]);
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) sum[r] = TENSOR ? sums[2 * r] : fmaf(sum[r], alpha[r], more[r] + and_more[r]);
+    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r] + and_more[r]);
   }
 
   // A row whose sum of P nears what int32 holds for O goes on with P of half the size: factors for sum and O.
@@ -114,7 +106,6 @@ struct Softmax {
 
   // The sum of a row, of which a quad of lanes holds parts.
   __device__ float total(int r) const {
-    if (TENSOR) return sum[r];
     const float all = sum[r] + __shfl_xor_sync(~0u, sum[r], 1);
     return all + __shfl_xor_sync(~0u, all, 2);
   }
@@ -144,19 +135,16 @@ struct Softmax {
   // would share a unit with exp2.
   template <int SIZE>
   __device__ void rescale(int (&o)[SIZE]) const {
-    if constexpr (SPLIT) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        if (moved[r]) {
-          const int factor = __float2int_rn(alpha[r] * 2147483648.f);
+    for (int r = 0; r < 2; ++r) {
+      if (moved[r]) {
+        const int factor = __float2int_rn(alpha[r] * 2147483648.f);
 #pragma unroll
-          for (int i = 2 * r; i < SIZE; i += 4) o[i] = __mulhi(2 * o[i] + 1, factor), o[i + 1] = __mulhi(2 * o[i + 1] + 1, factor);
+        for (int i = 2 * r; i < SIZE; i += 4) {
+          o[i] = __mulhi(2 * o[i] + 1, factor);
+          o[i + 1] = __mulhi(2 * o[i + 1] + 1, factor);
         }
       }
-    } else if (moved[0]) {
-      const int factor[2] = {__float2int_rn(alpha[0] * 2147483648.f), __float2int_rn(alpha[1] * 2147483648.f)};
-#pragma unroll
-      for (int i = 0; i < SIZE; ++i) o[i] = __mulhi(2 * o[i] + 1, factor[i / 2 % 2]);
     }
   }
 };
@@ -181,11 +169,11 @@ struct Int8Queries {
   }
 };
 
-template <int WIDTH, int BLOCKS, bool TENSOR = false, bool SPLIT = false, bool HOLD = false>
+template <int WIDTH, int BLOCKS, bool HOLD>
 struct Int8 {
   static constexpr int D = WIDTH, KB = BLOCKS, TILE = BLOCK * D;
   using Number = int;
-  using Rows = Softmax<KB, TENSOR, SPLIT>;
+  using Rows = Softmax<KB>;
   using Queries = Int8Queries<D, HOLD>;
   static __device__ int start() { return BIAS_BITS; }
 

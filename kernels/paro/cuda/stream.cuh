@@ -113,7 +113,7 @@ __device__ void load_rows(const Arguments& p, const Lane<Policy, STAGES>& to, in
   }
 }
 
-template <typename Policy, int STAGES, bool AHEAD>
+template <typename Policy, int STAGES>
 __device__ __forceinline__ void compute_rows(const Arguments& p, const Lane<Policy, STAGES>& from) {
   constexpr int D = Policy::D, KB = Policy::KB, TILE = Policy::TILE, STAGE = 2 * KB * TILE;
   using Number = typename Policy::Number;
@@ -170,76 +170,37 @@ __device__ __forceinline__ void compute_rows(const Arguments& p, const Lane<Poli
       wgmma_commit();
     };
     if (steps > 0) {
-      if constexpr (!AHEAD) {
+      multiply_scores(s, slot, phase);
+      take_metas(0, slot);
+      wgmma_wait<0>();
+      pin(s);
+      softmax.step(0, s, scale, valid);
+      softmax.pack(s, packed);
+      for (int t = 0; t + 1 < steps; ++t) {
+        const int before = slot;
+        if (++slot == STAGES) slot = 0, phase ^= 1;
         multiply_scores(s, slot, phase);
-        take_metas(0, slot);
-        wgmma_wait<0>();
+        take_metas(t + 1, slot);
+        softmax.rescale(o);  // while the scores are computed
+        multiply_values(before);
+        wgmma_wait<1>();
         pin(s);
-        softmax.step(0, s, scale, valid);
+        softmax.step(t + 1, s, scale, valid);
+        pin(s);
+        if (t + 2 == steps) release_queries();
+        hold();
+        wgmma_wait<0>();
+        pin(o);
+        if (first_lane) barrier_arrive(from.empty + before);
         softmax.pack(s, packed);
-        for (int t = 0; t + 1 < steps; ++t) {
-          const int before = slot;
-          if (++slot == STAGES) slot = 0, phase ^= 1;
-          multiply_scores(s, slot, phase);
-          take_metas(t + 1, slot);
-          softmax.rescale(o);  // while the scores are computed
-          multiply_values(before);
-          wgmma_wait<1>();
-          pin(s);
-          softmax.step(t + 1, s, scale, valid);
-          pin(s);
-          if (t + 2 == steps) release_queries();
-          hold();
-          wgmma_wait<0>();
-          pin(o);
-          if (first_lane) barrier_arrive(from.empty + before);
-          softmax.pack(s, packed);
-        }
-        if (steps == 1) release_queries();
-        softmax.rescale(o);
-        multiply_values(slot);
-        wgmma_wait<0>();
-        pin(o);
-        if (first_lane) barrier_arrive(from.empty + slot);
-        if (++slot == STAGES) slot = 0, phase ^= 1;
-      } else {
-        // The scores of the next step go to a second set of registers while the softmax works on the first. After the
-        // last step they are of the same keys once more, for nothing.
-        Number other[32 * KB];
-        auto step = [&](int t, Number(&now)[32 * KB], Number(&then)[32 * KB]) {
-          const int here = slot;
-          const bool more = t + 1 < steps;
-          if (more && ++slot == STAGES) slot = 0, phase ^= 1;
-          take_metas(t, here);
-          multiply_scores(then, slot, phase);
-          softmax.step(t, now, scale, valid);
-          pin(now);
-          hold();
-          wgmma_wait<0>();
-          pin(then);
-          pin(o);
-          if (first_lane && t > 0) barrier_arrive(from.empty + (here ? here - 1 : STAGES - 1));
-          softmax.pack(now, packed);
-          softmax.rescale(o);
-          multiply_values(here);
-        };
-        multiply_scores(s, slot, phase);
-        wgmma_wait<0>();
-        pin(s);
-        for (int t = 0;; t += 2) {
-          step(t, s, other);
-          if (t + 1 == steps) break;
-          step(t + 1, other, s);
-          if (t + 2 == steps) break;
-        }
-        wgmma_wait<0>();
-        pin(o);
-        pin(s);
-        pin(other);
-        if (first_lane) barrier_arrive(from.empty + slot);
-        release_queries();
-        if (++slot == STAGES) slot = 0, phase ^= 1;
       }
+      if (steps == 1) release_queries();
+      softmax.rescale(o);
+      multiply_values(slot);
+      wgmma_wait<0>();
+      pin(o);
+      if (first_lane) barrier_arrive(from.empty + slot);
+      if (++slot == STAGES) slot = 0, phase ^= 1;
     } else {
       release_queries();
     }
@@ -256,7 +217,7 @@ __device__ __forceinline__ void compute_rows(const Arguments& p, const Lane<Poli
 }
 
 // GROUPS warpgroups that compute, and a last one that loads.
-template <typename Policy, int STAGES, int GROUPS, bool AHEAD>
+template <typename Policy, int STAGES, int GROUPS>
 __device__ __forceinline__ void stream(const Arguments& p) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);
@@ -269,6 +230,6 @@ __device__ __forceinline__ void stream(const Arguments& p) {
     if (warp < GROUPS) load_rows<Policy, STAGES>(p, Lane<Policy, STAGES>(shared, warp, GROUPS), GROUPS);
   } else {
     registers_take<COMPUTE_REGISTERS[GROUPS]>();
-    compute_rows<Policy, STAGES, AHEAD>(p, Lane<Policy, STAGES>(shared, group, GROUPS));
+    compute_rows<Policy, STAGES>(p, Lane<Policy, STAGES>(shared, group, GROUPS));
   }
 }

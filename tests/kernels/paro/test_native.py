@@ -106,8 +106,8 @@ def test_each_variant_is_compiled_and_fits_a_multiprocessor(variant) -> None:
     compiled = (FOLDER / f"attention_{variant.numbers}.cu").read_text()
     form = f"{variant.slots}, {variant.groups}"
     if variant.numbers == "int8":
-        ahead = "_ahead, true" if variant.ahead else ", false"
-        assert f"VARIANT({variant.width}, {variant.blocks}, {form}, {ahead})" in compiled
+        held = "_held, true" if variant.held else ", false"
+        assert f"VARIANT({variant.width}, {variant.blocks}, {form}, {held})" in compiled
     else:
         assert f"VARIANT({variant.width}, {form})" in compiled
 
