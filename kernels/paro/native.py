@@ -31,6 +31,7 @@ class Variant:
         slots: steps whose keys and values are on the chip.
         groups: warpgroups of a thread block that compute, each its own rows; another one loads.
         held: whether the queries are kept in registers, not in shared memory alone.
+        dot: whether the sums are those of rounded probabilities.
         numbers: `int8`, or `bf16`: the control.
     """
 
@@ -39,6 +40,7 @@ class Variant:
     slots: int
     groups: int
     held: bool = False
+    dot: bool = False
     numbers: str = "int8"
 
     @property
@@ -49,7 +51,7 @@ class Variant:
     @property
     def name(self) -> str:
         """Of the kernel."""
-        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}{'_held' if self.held else ''}"
+        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}{'_held' if self.held else ''}{'_dot' if self.dot else ''}"
         return f"attention_{self.numbers}_{form}"
 
     @property
@@ -63,8 +65,18 @@ class Variant:
 # for each width, the one that is used first: the quickest over densities (kernels/README.md); `fulgurite bench
 # attention --variants true` times them all
 ALL_VARIANTS = {
-    64: (Variant(64, 2, 4, 3), Variant(64, 2, 4, 3, True)),
-    128: (Variant(128, 2, 3, 2), Variant(128, 2, 3, 2, True), Variant(128, 1, 4, 3)),
+    64: (
+        Variant(64, 2, 4, 3),
+        Variant(64, 2, 4, 3, True),
+        Variant(64, 2, 4, 3, False, True),
+        Variant(64, 2, 4, 3, True, True),
+    ),
+    128: (
+        Variant(128, 2, 3, 2),
+        Variant(128, 2, 3, 2, False, True),
+        Variant(128, 2, 3, 2, True, True),
+        Variant(128, 1, 4, 3, False, True),
+    ),
 }
 CONTROLS = {64: Variant(64, 1, 4, 3, numbers="bf16"), 128: Variant(128, 1, 3, 2, numbers="bf16")}
 

@@ -106,8 +106,9 @@ def test_each_variant_is_compiled_and_fits_a_multiprocessor(variant) -> None:
     compiled = (FOLDER / f"attention_{variant.numbers}.cu").read_text()
     form = f"{variant.slots}, {variant.groups}"
     if variant.numbers == "int8":
-        held = "_held, true" if variant.held else ", false"
-        assert f"VARIANT({variant.width}, {variant.blocks}, {form}, {held})" in compiled
+        name = ("_held" if variant.held else "") + ("_dot" if variant.dot else "")
+        held, dot = (str(given).lower() for given in (variant.held, variant.dot))
+        assert f"VARIANT({variant.width}, {variant.blocks}, {form}, {name}, {held}, {dot})" in compiled
     else:
         assert f"VARIANT({variant.width}, {form})" in compiled
 
