@@ -32,7 +32,6 @@ def bench(
     peers: str = "cudnn,flash,flash4,flash4_128,flash4_64,flex128,flex64,paro,paro_bf16",
     masks: str = "random,band",
     densities: str = "0.5,0.3,0.2",
-    variants: bool = False,
     seed: int = 0,
     json: Path | None = None,
     plot: Path | None = None,
@@ -51,7 +50,6 @@ def bench(
             control). flash4 is FlashAttention-4, of the package flash-attn-4.
         masks: random, band.
         densities: shares of kept blocks.
-        variants: time every compiled form of our kernel, beside the one that is used.
         seed: of inputs, orders and masks.
         json: file for the numbers.
         plot: PNG to draw.
@@ -71,7 +69,7 @@ def bench(
     failed: dict[str, str] = {}
     for name in chosen:
         base: float | None = None
-        for row in _rows(name, SHAPES[name], who, kinds, shares, variants, seed, device, failed):
+        for row in _rows(name, SHAPES[name], who, kinds, shares, seed, device, failed):
             base = row["all_in_ms"] if row["who"] == "cudnn" else base
             row["x_cudnn"] = None if base is None else base / row["all_in_ms"]
             rows.append(row)
@@ -101,7 +99,6 @@ def _rows(
     who: list[str],
     kinds: list[str],
     shares: list[float],
-    variants: bool,
     seed: int,
     device: torch.device,
     failed: dict[str, str],
@@ -117,8 +114,7 @@ def _rows(
     blocks = -(-shape.tokens // BLOCK)
     ours = {}
     if "paro" in who:
-        first, *others = peers.native.ALL_VARIANTS[shape.width]
-        ours = {"paro": first} | {v.name.removeprefix("attention_"): v for v in others if variants}
+        ours = {"paro": peers.native.VARIANTS[shape.width]}
     if "paro_bf16" in who:
         ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
 

@@ -30,8 +30,6 @@ class Variant:
         blocks: key blocks a step.
         slots: steps whose keys and values are on the chip.
         groups: warpgroups of a thread block that compute, each its own rows; another one loads.
-        held: whether the queries are kept in registers, not in shared memory alone.
-        dot: whether the sums are those of rounded probabilities.
         numbers: `int8`, or `bf16`: the control.
     """
 
@@ -39,8 +37,6 @@ class Variant:
     blocks: int
     slots: int
     groups: int
-    held: bool = False
-    dot: bool = False
     numbers: str = "int8"
 
     @property
@@ -51,7 +47,7 @@ class Variant:
     @property
     def name(self) -> str:
         """Of the kernel."""
-        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}{'_held' if self.held else ''}{'_dot' if self.dot else ''}"
+        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}"
         return f"attention_{self.numbers}_{form}"
 
     @property
@@ -62,22 +58,7 @@ class Variant:
         return self.groups * (tile * (1 + 2 * self.blocks * self.slots) + small)
 
 
-# for each width, the one that is used first: the quickest over densities (kernels/README.md); `fulgurite bench
-# attention --variants true` times them all
-ALL_VARIANTS = {
-    64: (
-        Variant(64, 2, 4, 3),
-        Variant(64, 2, 4, 3, True),
-        Variant(64, 2, 4, 3, False, True),
-        Variant(64, 2, 4, 3, True, True),
-    ),
-    128: (
-        Variant(128, 2, 3, 2),
-        Variant(128, 2, 3, 2, False, True),
-        Variant(128, 2, 3, 2, True, True),
-        Variant(128, 1, 4, 3, False, True),
-    ),
-}
+VARIANTS = {64: Variant(64, 2, 4, 3), 128: Variant(128, 1, 4, 3)}
 CONTROLS = {64: Variant(64, 1, 4, 3, numbers="bf16"), 128: Variant(128, 1, 3, 2, numbers="bf16")}
 
 
@@ -252,7 +233,7 @@ def attend(
 ) -> None:
     """Attention over kept blocks, written to the tokens' own places of `out_BHND` (bfloat16 or float16)."""
     _, heads, size, width = given.shape
-    variant = variant or ALL_VARIANTS[width][0]
+    variant = variant or VARIANTS[width]
     blocks, device = given.q.shape[1], given.q.device
     arguments = Arguments(
         *(t.data_ptr() for t in (given.q, given.k, given.v, given.q_step, given.k_meta, given.v_step)),

@@ -13,8 +13,7 @@ constexpr uint32_t ROUND = 0x64006400;  // 1024 in fp16, twice: adding it leaves
 constexpr int CHECK_BLOCKS = 128;    // key blocks between two looks at whether O could overflow
 constexpr float FULL_SUM = 8454660.f;  // 2^30 / 127: `rescale` doubles O
 
-// DOT: sums are those of the rounded P, four by four.
-template <int KB, bool DOT>
+template <int KB>
 struct Softmax {
   static constexpr int PACKED = 8 * KB;
   float log_top[2], maximum[2], sum[2], alpha[2];  // of the two rows of 64 that a thread holds; top: P of the maximum
@@ -80,10 +79,8 @@ struct Softmax {
           const int* from = s + part * 32 + i + 2 * j;
           const float e0 = exp2_fast(fmaf(__int_as_float(from[0]), scale[part], minus[j % 2]));
           const float e1 = exp2_fast(fmaf(__int_as_float(from[1]), scale[part], minus[j % 2]));
-          if (!DOT) {
-            more[j % 2] += e0;
-            and_more[j % 2] += e1;
-          }
+          more[j % 2] += e0;
+          and_more[j % 2] += e1;
           both[j] = halves(e0, e1);
         }
 #pragma unroll
@@ -91,7 +88,7 @@ struct Softmax {
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r] + and_more[r]);  // DOT: `pack` adds
+    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r] + and_more[r]);
   }
 
   // A row whose sum of P nears what int32 holds for O goes on with P of half the size: factors for sum and O.
@@ -126,17 +123,12 @@ struct Softmax {
   }
 
   // P as wgmma reads it from registers: for 32 keys (row, row + 8) x (first 16 keys, last 16).
-  __device__ void pack(const int (&s)[32 * KB], uint32_t (&p)[8 * KB]) {
-    unsigned more[2] = {0x4B000000, 0x4B000000};  // the bits of 2^23
+  static __device__ void pack(const int (&s)[32 * KB], uint32_t (&p)[8 * KB]) {
 #pragma unroll
     for (int i = 0; i < 8 * KB; ++i) {
       const int* from = s + i / 4 * 16 + i / 2 % 2 * 8 + i % 2 * 2;
       p[i] = __byte_perm(from[0], from[4], 0x6420);
-      if (DOT) more[i % 2] = __dp4a(p[i], 0x01010101u, more[i % 2]);
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r)
-      if (DOT) sum[r] += __uint_as_float(more[r]) - 8388608.f;
   }
 
   // o x alpha in integers: (2 o + 1) (2^31 alpha) / 2^32, rounded down, is o for alpha = 1. Conversions to float and back
@@ -177,11 +169,11 @@ struct Int8Queries {
   }
 };
 
-template <int WIDTH, int BLOCKS, bool HOLD, bool DOT>
+template <int WIDTH, int BLOCKS, bool HOLD>
 struct Int8 {
   static constexpr int D = WIDTH, KB = BLOCKS, TILE = BLOCK * D;
   using Number = int;
-  using Rows = Softmax<KB, DOT>;
+  using Rows = Softmax<KB>;
   using Queries = Int8Queries<D, HOLD>;
   static __device__ int start() { return BIAS_BITS; }
 

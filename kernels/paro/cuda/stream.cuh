@@ -135,12 +135,13 @@ __device__ __forceinline__ void compute_rows(const Arguments& p, const Lane<Poli
     float scale[KB];
     uint64_t valid[KB];
     typename Policy::Queries queries(from.q);
-    if (Policy::Queries::HELD) {
-      __syncwarp();
+    auto arrive_with_queries = [&] {
+      __syncwarp();  // all lanes have read `coming`
       if (first_lane) barrier_arrive(from.q_empty);
-    }
+    };
+    if (Policy::Queries::HELD) arrive_with_queries();
     auto release_queries = [&] {
-      if (!Policy::Queries::HELD && first_lane) barrier_arrive(from.q_empty);
+      if (!Policy::Queries::HELD) arrive_with_queries();
     };
     // The compiler moves a wait for products up to the one before, and the softmax has to come before the wait.
     auto hold = [&] {
