@@ -20,6 +20,7 @@ from ..captions_encoder import CaptionEncoder
 from ..chunk_training import guided_samples
 from ..conditions import Conditions, encode_history
 from ..flow import sigmas
+from ..fused_blocks import fuse_blocks
 from ..pipeline import BANK
 from ..release import SAMPLING
 from ..transformer import GameCraftTransformer
@@ -88,7 +89,8 @@ class ChunkModel(Protocol):
 
     Attributes:
         name: for people.
-        seconds: time spent on generating so far, decoding included, on a GPU without the first of each shape.
+        seconds: time spent on generating so far: sampling and decoding, as for every chunk in play whose history is
+            the latents before it (the real history's encoding is left out); on a GPU without the first of each shape.
         num_chunks: chunks generated in that time.
     """
 
@@ -143,9 +145,9 @@ class DiffusionModel:
         """Frames uint8 [B, 33, 3, H, W] on the CPU."""
         device = self.transformer.device
         request = request.from_one_frame() if self.one_frame else request
-        start = _now(device)
         with self._precision():
             history = encode_history(self.vae, request.history_BTCHW.to(device)).float()
+            start = _now(device)
             cameras = (request.intrinsics_BT33, request.c2w_BT44)
             latents = self._sample(history, cameras, request.captions, request.seeds)
             frames = to_uint8(self.vae.decode_clips(latents))
@@ -247,7 +249,7 @@ class Trained:
 
 
 def load_vae(folder: Path, device: torch.device) -> GameplayVAE:
-    """A trained autoencoder.
+    """A trained autoencoder, on a GPU with fused blocks where it pads by zeros.
 
     Raises:
         UserError: if the folder holds none.
@@ -256,6 +258,8 @@ def load_vae(folder: Path, device: torch.device) -> GameplayVAE:
         net = GameplayVAE.from_pretrained(folder)
     except Exception as error:  # OSError, diffusers' and safetensors' own types
         raise UserError(f"{folder}: no trained autoencoder here: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda" and net.config.spatial_padding == "zeros":
+        fuse_blocks(net, any_batch=True)
     return net.eval().requires_grad_(False).to(device)
 
 

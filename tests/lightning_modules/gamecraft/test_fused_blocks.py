@@ -47,6 +47,20 @@ def test_fused_blocks_are_the_same_function(num_frames: int, monkeypatch: pytest
         torch.testing.assert_close(p.grad, wanted[name], atol=1e-4, rtol=1e-3)
 
 
+def test_one_compilation_serves_every_batch_size() -> None:
+    torch.manual_seed(0)
+    plain = GameplayVAE(**WIDTHS, patch_size=2, spatial_padding="zeros").eval().requires_grad_(False)
+    fused = copy.deepcopy(plain)
+    fuse_blocks(fused, any_batch=True)
+    compilations = torch._dynamo.utils.counters["stats"]
+    found = []
+    for size in (2, 3, 5):
+        z = torch.randn(size, 16, 3, 2, 4)
+        torch.testing.assert_close(fused.decode_clips(z), plain.decode_clips(z), atol=1e-4, rtol=1e-3)
+        found.append(compilations["unique_graphs"])
+    assert found[0] > 0 and found[1] == found[2] == found[0]
+
+
 def test_other_padding_is_refused() -> None:
     with pytest.raises(UserError, match="spatial_padding 'zeros'"):
         fuse_blocks(GameplayVAE(**WIDTHS))
