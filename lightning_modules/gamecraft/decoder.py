@@ -46,8 +46,8 @@ class DecoderModule(AveragedTraining):
     chunk counts (the same place seen alike), and its score (looks real).
 
     On held-out maps it logs the PSNR of clips and of first frames alone, as the autoencoder's training does, of the
-    student's chunks over the first frames and over all, and `val/edges_...`: mean difference of neighbouring pixels over
-    the real chunks', 1 = as sharp, for real latents and for the student's.
+    student's chunks over the first frames and over all, and `val/edges_...`: mean difference of neighbouring pixels
+    over the real chunks', 1 = as sharp, for real latents and for the student's.
 
     Not in the paper, which takes HunyuanVideo's autoencoder.
 
@@ -57,6 +57,7 @@ class DecoderModule(AveragedTraining):
         num_steps: the student's steps a chunk.
         shift: shift of its noise levels.
         guidance_w: its guidance weight.
+        noise_scale: factor of the noise that its sampling starts with.
         square_weight: weight of the square error of real latents' pictures beside the absolute one.
         feature_weight: size of the gradient of the discriminator's layers at the pictures, beside the absolute error's.
         adversarial_weight: the same of its score.
@@ -73,6 +74,7 @@ class DecoderModule(AveragedTraining):
         num_steps: int = 8,
         shift: float = 3.0,
         guidance_w: float = 1.0,
+        noise_scale: float = 1.0,
         square_weight: float = 60.0,
         feature_weight: float = 1.0,
         adversarial_weight: float = 0.25,
@@ -86,6 +88,7 @@ class DecoderModule(AveragedTraining):
             part.requires_grad_(False)
         super().__init__(network, ema_decay, warmup_steps, optimizer)
         self.student_steps, self.shift, self.guidance_w = num_steps, shift, guidance_w
+        self.noise_scale = noise_scale
         self.square_weight, self.feature_weight = square_weight, feature_weight
         self.adversarial_weight = adversarial_weight
         self.discriminator = FrameDiscriminator()
@@ -133,12 +136,12 @@ class DecoderModule(AveragedTraining):
     @torch.no_grad()
     def predicted(self, batch: dict[str, Any], number: int | None) -> Tensor:
         """The student's chunks [B, c, T, h, w] after the batch's history; `number` fixes the noise, None draws it."""
-        vae, states = self.ema.average, self._states  # encoders are the same, and this one is as saved
+        vae, states = self.network, self._states
         history = encode_history(vae, batch["history"]).float()
         size, frames = len(history), batch["frames"]
         raw_shape = vae.latent_shape(frames.transpose(1, 2))
         noise = torch.randn(raw_shape, device=self.device)
-        noise = noise if number is None else fixed_noise(noise, number)
+        noise = self.noise_scale * (noise if number is None else fixed_noise(noise, number))
         given = Conditions(noise, history, batch["intrinsics"], batch["c2w"], states(batch["captions"], self.device))
         null, levels = states([""] * size, self.device), sigmas(self.student_steps, self.shift)
         return guided_samples(self.frozen["student"], given, null, noise, levels, guidance_w=self.guidance_w)

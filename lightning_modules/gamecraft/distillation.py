@@ -58,6 +58,8 @@ class GameCraftStudentModule(ChunkTraining):
         huber_c: where the loss turns from square to absolute.
         adversarial_weight: size of the adversarial gradient at the student's jump, beside the consistency loss's; 0 =
             none.
+        noise_scale: factor of the noise that sampling starts with, in generated chunks and in play: below 1
+            chunks lie nearer to their mean, with less of their own invention.
         camera_lr_factor: factor of the learning rate of the camera's branch, which is trained already.
         num_samples: validation chunks to generate at the end; 0 = none.
         ema_decay: decay of the weights' moving average, which also makes the targets.
@@ -77,6 +79,7 @@ class GameCraftStudentModule(ChunkTraining):
         sample_w: float = 1.0,
         huber_c: float = 1e-3,
         adversarial_weight: float = 0.0,
+        noise_scale: float = 1.0,
         camera_lr_factor: float = 1.0,
         num_samples: int = 8,
         ema_decay: float = 0.95,
@@ -95,7 +98,7 @@ class GameCraftStudentModule(ChunkTraining):
         self.grid, self.shift, self.num_phases = grid, shift, num_phases
         self.max_w, self.sample_w, self.huber_c = max_w, sample_w, huber_c
         self.frozen["teacher"] = guide
-        self.adversarial_weight = adversarial_weight
+        self.adversarial_weight, self.noise_scale = adversarial_weight, noise_scale
         self.discriminator: Any = None
         if adversarial_weight:
             blocks = len(guide.transformer_blocks) + len(guide.single_transformer_blocks)
@@ -148,7 +151,7 @@ class GameCraftStudentModule(ChunkTraining):
         noise = fixed_noise(given.x0_BCTHW, batch_idx)
         with uncompiled():
             truth = self._taught(given, noise, VAL_STEPS)
-            student = self.generate(given, noise)
+            student = self._sampled(given, noise, self.sample_w)
             found = {
                 "student": (student - truth).abs().mean(),
                 "teacher": (self._taught(given, noise, self.num_phases) - truth).abs().mean(),
@@ -176,12 +179,15 @@ class GameCraftStudentModule(ChunkTraining):
 
     def generate(self, given: Conditions, noise_BCTHW: Tensor) -> Tensor:
         """The student's chunks: a step a phase, no guidance."""
-        return self._sampled(given, noise_BCTHW, self.sample_w)
+        return self._sampled(given, self.noise_scale * noise_BCTHW, self.sample_w)
 
     def sampling(self) -> dict[str, Any]:
         """The student's: a step a phase, the guidance weight as an input."""
         steps, w = self.num_phases, self.sample_w
-        return {"num_inference_steps": steps, "guidance_scale": 1.0, "guidance_w": w, "shift": self.shift}
+        return {
+            "num_inference_steps": steps, "guidance_scale": 1.0, "guidance_w": w, "shift": self.shift,
+            "noise_scale": self.noise_scale,
+        }  # fmt: skip
 
     def results(self) -> dict[str, Any]:
         """For the report: how near the student comes to its teacher, beside the teacher's own few steps."""

@@ -17,7 +17,7 @@ from fulgurite.datamodules.gamecraft.actions import Chord
 from fulgurite.datamodules.gamecraft.camera import ShearPitchCamera, trajectory
 from fulgurite.launch.callbacks import ResumePoint
 from fulgurite.launch.callbacks.random_state import RandomState
-from fulgurite.lightning_modules.gamecraft import chunk_training, decoder
+from fulgurite.lightning_modules.gamecraft import chunk_training, decoder, distillation
 from fulgurite.lightning_modules.gamecraft.autoencoder import VAEModule
 from fulgurite.lightning_modules.gamecraft.captions_encoder import CaptionEncoder
 from fulgurite.lightning_modules.gamecraft.decoder import DecoderModule
@@ -236,14 +236,16 @@ def test_a_trained_teacher_obeys_the_camera_and_a_students_resumes(tmp_path: Pat
     written = tmp_path / "student" / "whole"
     assert CaptionEncoder.load(written / BANK).known == ("a hall", "")
     assert read_sampling(written) == {
-        "num_inference_steps": 8, "guidance_scale": 1.0, "guidance_w": 1.0, "shift": 3.0,
+        "num_inference_steps": 8, "guidance_scale": 1.0, "guidance_w": 1.0, "shift": 3.0, "noise_scale": 1.0,
     }  # fmt: skip
     student = GameCraftTransformer.from_pretrained(written / "transformer")
     assert student.config.guidance_embeds
     assert student.time_text_embed.guidance_embedder.linear_2.weight.abs().max() > 0
 
 
-def test_a_students_discriminator_resumes_with_it(tmp_path: Path) -> None:
+def test_a_students_discriminator_resumes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distillation, "VAL_STEPS", 2)
+    monkeypatch.setattr(distillation, "VAL_CHUNKS", 2)
     torch.manual_seed(0)
     GameCraftTransformer.of_size("tiny", guidance_embeds=False).save_pretrained(tmp_path / "teacher")
     made = []
