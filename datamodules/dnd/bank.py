@@ -1,30 +1,14 @@
-"""A task bank: a folder of `NAME.{train,test}.jsonl[.xz]`, named tasks beside it, and splits that keep tasks apart."""
+"""A task bank: a folder of `NAME.{train,test}.jsonl[.xz]`, and named tasks beside it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...registry import UserError, nearest
 from .examples import Task
 from .tasks import load_task
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Which tasks a method may learn from, which ones choose its settings, and which ones judge it: no task in two.
-
-    Attributes:
-        train: the generator's training tasks.
-        val: tasks that choose every hyper-parameter, step and draw.
-        test: tasks that are reported and choose nothing.
-    """
-
-    train: tuple[str, ...]
-    val: tuple[str, ...]
-    test: tuple[str, ...]
 
 
 class TaskBank:
@@ -80,36 +64,6 @@ class TaskBank:
             UserError: for an unknown name, or as `load_task`.
         """
         return load_task(self.spec(name), limit=limit, seed=seed)
-
-    def fold(self, test: Sequence[str], val: Sequence[str] = (), train: Sequence[str] | None = None) -> Fold:
-        """A split by hand; `train` is all the rest unless given.
-
-        Raises:
-            UserError: for an unknown name, a task in two parts, or no training task.
-        """
-        rest = [n for n in self.names if n not in {*test, *val}] if train is None else list(train)
-        for name in (*test, *val, *rest):
-            self._check(name)
-        twice = sorted(({*test} & {*val}) | ({*test, *val} & {*rest}))
-        if twice:
-            raise UserError(f"task '{twice[0]}' is in two parts of the split: training, validation and test share none")
-        if not rest:
-            raise UserError("every task is held out; nothing is left to train on")
-        return Fold(tuple(rest), tuple(val), tuple(test))
-
-    def leave_one_out(self, val: Sequence[str] = ()) -> Iterator[Fold]:
-        """A fold for each task that is not in `val`."""
-        for name in self.names:
-            if name not in val:
-                yield self.fold([name], val)
-
-    def leave_one_kind_out(self, val: Sequence[str] = ()) -> Iterator[Fold]:
-        """A fold for each kind: all its tasks are held out, so that no relative of a test task is trained on."""
-        for kind in dict.fromkeys(self._kinds.values()):
-            names = [n for n in self.names if self._kinds[n] == kind and n not in val]
-            if names:
-                related = [n for n in val if self._kinds[n] == kind]
-                yield self.fold(names, val, [n for n in self.names if n not in {*names, *val, *related}])
 
     def _check(self, name: str) -> None:
         if name not in self._specs:

@@ -42,7 +42,8 @@ class PromptCheckpointDataModule(LightningDataModule):
 
     Args:
         store: folder of snapshots (stage collect).
-        held_out: tasks of the store that the generator must not see, nor any other LoRA of the same examples.
+        held_out: tasks of the store that the generator must not see, nor any other LoRA of the same examples;
+            `kind:emotion` is every task of a kind.
         encoder: sentence encoder's model name.
         num_prompts: N, prompts per condition.
         prompt_length: L, encoder tokens per prompt.
@@ -93,10 +94,9 @@ class PromptCheckpointDataModule(LightningDataModule):
         if self.tasks:
             return
         p, store = self.hparams, self.snapshots
-        for name in p["held_out"]:
-            store.steps(name)
         entries = store.manifest["tasks"]
-        unseen = {entries[name]["spec"] for name in p["held_out"]}  # other seeds' LoRAs of a task are the task too
+        held_out = store.named(p["held_out"])
+        unseen = {entries[name]["spec"] for name in held_out}  # other seeds' LoRAs of a task are the task too
         names = [t for t in store.tasks if entries[t]["spec"] not in unseen][: 1 if p["single_pair"] else None]
         if not names:
             raise UserError(f"{store.folder}: every task is held out; nothing is left to train on")

@@ -93,6 +93,28 @@ class SnapshotStore:
         """Names of the tasks, in the order of the manifest."""
         return list(self.manifest["tasks"])
 
+    def named(self, names: Iterable[str]) -> list[str]:
+        """Tasks by name; `kind:emotion` stands for all of that kind, so that no relative of a held-out task is left.
+
+        Raises:
+            UserError: for a task or kind that the store does not have.
+        """
+        kinds = {task: str(entry.get("kind", task)) for task, entry in self.manifest["tasks"].items()}
+        found: list[str] = []
+        for name in names:
+            kind = name.removeprefix("kind:")
+            own = [name] if kind == name else [task for task in self.tasks if kinds[task] == kind]
+            if not own:
+                known = sorted(set(kinds.values()))
+                raise UserError(
+                    f"{self.folder}: no task of the kind '{kind}'\nDid you mean "
+                    f"{' or '.join(nearest(kind, known) or known[:3])}?"
+                )
+            for task in own:
+                self.steps(task)
+            found += [task for task in own if task not in found]
+        return found
+
     def steps(self, task: str) -> list[int]:
         """Steps of a task's snapshots, ascending.
 

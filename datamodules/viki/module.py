@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from ...registry import DATAMODULES, UserError
 from ..draws import DrawLoader, Shuffled
+from .lengths import AlikeInLength
+from .prompts import short_prompt
 from .records import Record, RecordError, read_records
+from .scene_description import GLOBAL_VIEW
 from .thoughts import thoughts
 
 Batch = dict[str, list[Any]]
@@ -20,7 +25,7 @@ Batch = dict[str, list[Any]]
 
 @DATAMODULES.register("viki", paper="2506.09049")
 class VikiTrajectoryDataModule(LightningDataModule):
-    """Records of one level, ours or the released ones, as texts and pictures; a policy turns them into tokens itself.
+    """Records of one level or of several, ours or the released ones, as texts and pictures; a policy makes the tokens.
 
     A batch is a dict of lists, an entry a record: `system`, `instruction`, `images` (a list of uint8 [H, W, 3], empty
     where records are symbolic or the run is blind), `response` (the text that is to be learned; empty in the stage
@@ -29,51 +34,73 @@ class VikiTrajectoryDataModule(LightningDataModule):
 
     Args:
         data: folder that `fulgurite viki generate` wrote, or one with train, val and test parquet of the released
-            benchmark (`train.parquet` or a folder `train`).
+            benchmark (`train.parquet` or a folder `train`); a list of such folders, for several levels at once.
         batch_size: records a batch.
         num_batches: batches an epoch, of each process.
         stage: `sft` gives responses to learn, `rl` only what rewards need.
         with_thoughts: responses think before they answer (generated records only); else they are answers alone.
         blind: leave the pictures out, for the control that every result needs beside it.
+        views: `all` pictures of a record, or its `global` one alone.
+        prompts: `full` system prompts, or `short` ones, which name the task and the team only: a policy that is
+            trained from nothing learns the rest, and reads a tenth of the words.
+        alike: training batches are made of records of like length, found among those of so many batches.
         limit: so many training records at most.
         test_split: split that is tested.
-        val_batches: batches of validation, and of test; all unless given.
+        val_batches: batches of validation, and of test; all unless given. Taken evenly from the whole split.
+        num_workers: processes that read pictures.
         seed: seed of the order.
     """
 
     def __init__(
         self,
-        data: str,
+        data: str | list[str],
         batch_size: int = 16,
         num_batches: int = 100,
         stage: Literal["sft", "rl"] = "sft",
         with_thoughts: bool = True,
         blind: bool = False,
+        views: Literal["all", "global"] = "all",
+        prompts: Literal["full", "short"] = "full",
+        alike: int = 1,
         limit: int | None = None,
         test_split: str = "test",
         val_batches: int | None = None,
+        num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if batch_size < 1 or num_batches < 1 or (limit is not None and limit < 1):
-            raise UserError("data.batch_size, data.num_batches and data.limit must be positive")
+        if min(batch_size, num_batches, alike, 1 if limit is None else limit) < 1:
+            raise UserError("data.batch_size, data.num_batches, data.alike and data.limit must be positive")
         self._splits: dict[str, list[Record]] = {}
+        self.prepare: Callable[[Batch], Any] | None = None
+        """Makes a training batch's entry `prepared`, in the process that loads it: a policy's encoding."""
 
     def records(self, split: str) -> list[Record]:
-        """The records of a split, read once.
+        """The records of a split, read once; of several folders, those that have it, one after the other.
 
         Raises:
-            UserError: if the folder has no such split, or the split holds no record.
+            UserError: if no folder has such a split, or one holds no record.
         """
         if split not in self._splits:
-            folder = Path(self.hparams["data"])
-            path = folder / f"{split}.parquet" if (folder / f"{split}.parquet").exists() else folder / split
-            found = read_records(path, self.hparams["limit"] if split == "train" else None)
-            if not found:
-                raise UserError(f"{path}: holds no record")
+            data, limit = self.hparams["data"], self.hparams["limit"] if split == "train" else None
+            paths = [split_path(Path(folder), split) for folder in ([data] if isinstance(data, str) else data)]
+            held = [path for path in paths if path.exists()] or paths[:1]
+            found: list[Record] = []
+            for path in held:
+                records = read_records(path, limit)
+                if not records:
+                    raise UserError(f"{path}: holds no record")
+                found += records
             self._splits[split] = found
         return self._splits[split]
+
+    def texts(self, limit: int = 2000) -> list[str]:
+        """What a policy reads and writes in training, for a vocabulary: up to `limit` records, evenly from all."""
+        found = []
+        for record in spread(self.records("train"), limit):
+            found += [self._system(record), record.instruction, self._response(record)]
+        return found
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs.
@@ -89,8 +116,12 @@ class VikiTrajectoryDataModule(LightningDataModule):
     def train_dataloader(self) -> DrawLoader:
         """Endless batches, `num_batches` an epoch."""
         p = self.hparams
-        examples = Shuffled(_Examples(self, self.records("train")), p["seed"])
-        return DrawLoader(examples, p["batch_size"], p["num_batches"], _collate)
+        records = self.records("train")
+        examples: Dataset[Any] = Shuffled(_Examples(self, records), p["seed"])
+        if p["alike"] > 1:
+            lengths = [len(self._system(r)) + len(r.instruction) + len(self._response(r)) for r in records]
+            examples = AlikeInLength(examples, Shuffled(lengths, p["seed"]), p["batch_size"], p["alike"])
+        return DrawLoader(examples, p["batch_size"], p["num_batches"], self._training_batch, p["num_workers"])
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The validation records in their order."""
@@ -100,21 +131,37 @@ class VikiTrajectoryDataModule(LightningDataModule):
         """The records of the tested split in their order."""
         return self._fixed(self.hparams["test_split"])
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave records and pictures where they are; a policy moves what it makes of them."""
+        return batch
+
+    def _training_batch(self, examples: list[dict[str, Any]]) -> Batch:
+        batch = _collate(examples)
+        if self.prepare is None:
+            return batch
+        # what was prepared stands for the pictures, which would be much to send from one process to another
+        return {**batch, "images": [[] for _ in examples], "record": [], "prepared": [self.prepare(batch)]}
+
     def _fixed(self, split: str) -> DataLoader[Any]:
         p = self.hparams
-        most = None if p["val_batches"] is None else p["val_batches"] * p["batch_size"]
-        return DataLoader(_Examples(self, self.records(split)[:most]), p["batch_size"], collate_fn=_collate)
+        records = self.records(split)
+        if p["val_batches"] is not None:
+            records = spread(records, p["val_batches"] * p["batch_size"])
+        return DataLoader(_Examples(self, records), p["batch_size"], collate_fn=_collate, num_workers=p["num_workers"])
 
     def _example(self, record: Record) -> dict[str, Any]:
         p = self.hparams
         return {
-            "system": record.system,
+            "system": self._system(record),
             "instruction": record.instruction,
-            "images": [] if p["blind"] else [_decode(image) for image in record.images],
+            "images": [] if p["blind"] else [decode(image) for image in chosen_images(record, p["views"])],
             "response": self._response(record) if p["stage"] == "sft" else "",
             "ground_truth": record.ground_truth,
             "record": record,
         }
+
+    def _system(self, record: Record) -> str:
+        return short_prompt(record) if self.hparams["prompts"] == "short" else record.system
 
     def _response(self, record: Record) -> str:
         if not self.hparams["with_thoughts"]:
@@ -142,7 +189,28 @@ def _collate(examples: list[dict[str, Any]]) -> Batch:
     return {name: [example[name] for example in examples] for name in examples[0]}
 
 
-def _decode(image: bytes) -> numpy.ndarray:
+def split_path(folder: Path, split: str) -> Path:
+    """Where a split lies in a folder of records: a parquet file, or a folder of them."""
+    file = folder / f"{split}.parquet"
+    return file if file.exists() else folder / split
+
+
+def spread(records: list[Record], count: int) -> list[Record]:
+    """At most `count` records, at even distances."""
+    if count >= len(records):
+        return records
+    return [records[k * len(records) // count] for k in range(count)]
+
+
+def chosen_images(record: Record, views: str) -> tuple[bytes, ...]:
+    """A record's pictures, encoded: all, or the global one alone (the first, where views have no names)."""
+    if views == "all" or len(record.images) < 2:
+        return record.images
+    first = record.views.index(GLOBAL_VIEW) if GLOBAL_VIEW in record.views else 0
+    return record.images[first : first + 1]
+
+
+def decode(image: bytes) -> numpy.ndarray:
     """A picture's bytes as uint8 [H, W, 3].
 
     Raises:

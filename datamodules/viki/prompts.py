@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .records import Record
 from .vocabulary import PRIMITIVES, robots
 
 _MEANING = {
@@ -53,3 +54,15 @@ def trajectory_prompt() -> str:
         "say how the tips of both arms move: five points [x, y] in pixels for you, then five for your partner.\n"
         f"{_THINK}[[[x, y], [x, y], [x, y], [x, y], [x, y]], [[x, y], [x, y], [x, y], [x, y], [x, y]]]"
     )
+
+
+def short_prompt(record: Record) -> str:
+    """A record's question in a few words, for policies that are trained on nothing else; it tells no more than the full
+    one: at level 2 who is in the team.
+    """
+    if record.level == 1:
+        return "which robots"
+    if record.level == 3:
+        return "trajectories"
+    assert isinstance(record.ground_truth, Mapping), "a record of level 2 has a task"
+    return "plan for " + ", ".join(f"{agent} {name}" for agent, name in sorted(record.ground_truth["robots"].items()))

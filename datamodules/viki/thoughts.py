@@ -14,11 +14,14 @@ from .vocabulary import places, robots
 
 
 def thoughts(record: Record) -> str:
-    """The think block of a generated record of level 1 or 2.
+    """The think block of a generated record; of level 3, where both hands begin and end.
 
     Raises:
         RecordError: if the record does not know its scene.
     """
+    if record.level == 3:
+        own, other = ast.literal_eval(str(record.ground_truth))
+        return f"My hand goes from {own[0]} to {own[-1]}. My partner's goes from {other[0]} to {other[-1]}."
     if record.scene is None:
         raise RecordError("no scene: only generated records can be thought about")
     seen = _what_is_seen(record.scene)

@@ -42,7 +42,7 @@ def compare(
         store: folder of snapshots, those of the held-out tasks included (their own LoRAs are the ceiling).
         variants: folders of generators (`dnd train`) and mixers (`dnd mix`), called by their names, the published
             one first.
-        test: held-out tasks that are reported.
+        test: held-out tasks that are reported; `kind:emotion` is every task of a kind.
         out: folder for the scores and results.json.
         val: held-out tasks that choose the best variant.
         multi_task: the multi-task LoRA's file (`dnd mix` writes it).
@@ -66,7 +66,7 @@ def compare(
     from .mix import TrainedMixer
 
     console, snapshots = Console(stderr=True, highlight=False, soft_wrap=True), SnapshotStore(store)
-    val = val or []
+    test, val = snapshots.named(test), snapshots.named(val or [])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shared_adapter = None if multi_task is None else read_adapter(multi_task)
     made: dict[str, Any] = {}
@@ -135,8 +135,6 @@ def compare(
 def _check_held_out(
     made: Mapping[str, Any], training: list[str], held_out: list[str], snapshots: SnapshotStore
 ) -> None:
-    for name in held_out:
-        snapshots.steps(name)
     specs = {snapshots.manifest["tasks"][name]["spec"]: name for name in held_out}
     for label, variant in made.items():
         seen = set(variant.meta["tasks"]) & set(held_out)

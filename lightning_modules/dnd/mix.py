@@ -38,7 +38,7 @@ def mix(
     Args:
         store: folder of snapshots (`fulgurite dnd collect`).
         out: folder for multi_task.safetensors (the control), mixer.safetensors and mixer.json.
-        held_out: tasks that neither must see.
+        held_out: tasks that neither must see; `kind:emotion` is every task of a kind.
         encoder: sentence encoder's model name.
         num_prompts: prompts of a condition.
         prompt_length: encoder tokens of a prompt.

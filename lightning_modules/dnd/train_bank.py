@@ -38,7 +38,7 @@ def train(
     Args:
         store: folder of snapshots (`fulgurite dnd collect`).
         out: folder for the generator, as `dnd adapt`, `dnd evaluate` and `dnd compare` take it.
-        held_out: tasks that it must not see: those of validation and of test.
+        held_out: tasks that it must not see: those of validation and of test; `kind:emotion` is every task of a kind.
         shapes: the cascade; the first is prompts, tokens, channels, the last the weight tokens'.
         kernel_size: side of every kernel; odd.
         encoder: sentence encoder's model name.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from ..figures import figures_of, is_caption, shared
-from ..lines import is_bullet, is_contents_line, step_number
+from ..lines import bare_step, is_bullet, is_contents_line, is_question, step_number
 from ..pages import Document, Page
 from ..strokes import Stroke
 from ..words import UPRIGHT_DEGREES, Word, words_of
@@ -229,13 +229,16 @@ def _begins(run: list[TextLine], line: TextLine, column: tuple[float, float], us
     gap = line.y0 - last.y1
     if gap > max(BLOCK_GAP * size, min(usual, size) + 0.25 * size) or gap < -2 * size:
         return True
-    if step_number(line.text) is not None or is_bullet(line.text) or is_contents_line(last.text):
+    if step_number(line.text) is not None or is_bullet(line.text) or is_question(line.text):
+        return True
+    if is_contents_line(last.text):
         return True
     if _elsewhere(last, line):
         return True
     width = column[1] - column[0]
     ended = last.text.endswith(TERMINAL)
-    if ended and last.x1 < column[1] - 0.2 * width:
+    short = last.x1 < column[1] - 0.2 * width
+    if short and (ended or bare_step(line.text) == 1):
         return True
     is_item = step_number(first.text) is not None or is_bullet(first.text)
     set_in = line.x0 - last.x0

@@ -24,7 +24,7 @@ from ....datamodules.chunking.labels import FLAGS
 from ....datamodules.chunking.layout.blocks import Block
 from ....datamodules.chunking.layout.style import DocumentStyle, in_zone
 from ....datamodules.chunking.layout.tables import Row, Table, stacked
-from ....datamodules.chunking.lines import bare_step, is_question, step_number
+from ....datamodules.chunking.lines import bare_step, is_answer, is_question, step_number
 from ....datamodules.chunking.typeset.truth import ROLES
 from ....datamodules.chunking.verbatim import tokens
 from .decide import MAX_STEP_AHEAD, Decider, box_of, header_alike, line_texts
@@ -36,6 +36,7 @@ STEPS = (ROLES.index("step"), ROLES.index("list_item"))
 RULED_OUT = 0.05  # a running line by the rules stays one unless the network thinks less of it
 MAX_HEADING_CHARS = 200
 MAX_RUNNING_LINES = 3
+MAX_ABOVE = 40  # words that may stand above a procedure in its chunk, and as many of the paragraph that leads in
 SAME_PLACE = 3.0  # points by which bare step numbers may stand apart
 _ENDS_IN_PAGE = re.compile(r"(?:\d{1,4}|[ivxlc]{1,7})\s*$", re.IGNORECASE)
 
@@ -84,6 +85,8 @@ class TrainedDecider(Decider):
         judged = self._of(block)
         if block.table is not None or judged.sum_of(HEADINGS) <= 0.5 or len(block.text) > MAX_HEADING_CHARS:
             return 0
+        if is_answer(text := block.text.strip()) and (self._asked() or text[1:2].isalpha()):
+            return 0  # `Answer:` is none; `A.` may be one, but not behind an open question
         if tokens(block.text) and " ".join(block.text.split()) in self.style.title:
             return 1
         chances = judged.probability[list(HEADINGS)]
@@ -105,6 +108,8 @@ class TrainedDecider(Decider):
             self.open.items, self.open.last_step = True, self.context.open_procedure.last_step
         if self.open.texts and self._ends_before(text, judged, step, is_item, ahead):
             self._flush()
+        if is_item and step == 1 and self.open.texts and not self.open.last_step:
+            self._keep_lead_in()
         if is_item:
             self.open.items = True
             self.open.last_step = step or self.open.last_step
@@ -159,8 +164,8 @@ class TrainedDecider(Decider):
     def _ends_before(self, text: str, judged: Judged, step: int | None, is_item: bool, ahead: Sequence[Block]) -> bool:
         """Whether the open chunk ends before a block."""
         opened = self.open
-        if is_question(text) and any(is_question(held) for held in opened.texts):
-            return True
+        if self._asked() and (is_question(text) or is_answer(text)):
+            return is_question(text)
         if step is not None and opened.last_step and step == opened.last_step + 1:
             return False
         if self._goes_on(text, ahead):
@@ -171,6 +176,21 @@ class TrainedDecider(Decider):
             return False
         plain = judged.role in ("body", "footnote", "caption", "figure") and not opened.items
         return not plain or sum(map(len, opened.texts)) >= self.target_chars
+
+    def _keep_lead_in(self) -> None:
+        """Before a first step: end the chunk, but keep its last paragraph, which leads in, if that is short."""
+        words = [len(text.split()) for text in self.open.texts]
+        if sum(words[:-1]) <= MAX_ABOVE and words[-1] <= MAX_ABOVE:
+            return
+        texts, boxes = self.open.texts, self.open.boxes
+        kept = 1 if words[-1] <= MAX_ABOVE and len(texts) == len(boxes) > 1 else 0
+        self.open.texts, self.open.boxes = texts[: len(texts) - kept], boxes[: len(boxes) - kept]
+        self._flush()
+        self.open.texts, self.open.boxes = texts[len(texts) - kept :], boxes[len(boxes) - kept :]
+
+    def _asked(self) -> bool:
+        """Whether the open chunk holds a question."""
+        return any(is_question(held) for held in self.open.texts)
 
     def _flag_of(self, text: str, judged: Judged, step: int | None, ahead: Sequence[Block]) -> Flag:
         """Whether the batch's first text goes on from the batch before."""

@@ -1,4 +1,4 @@
-"""A bank of tasks: a folder of JSON lines, packed or not, and splits that share no task."""
+"""A bank of tasks: a folder of JSON lines, packed or not."""
 
 from __future__ import annotations
 
@@ -36,34 +36,9 @@ def test_a_packed_task_is_the_task_that_was_packed(folder: Path) -> None:
     assert len(packed.test) == 5 and packed.val and bank.kind("packed") == "packed"
 
 
-def test_a_fold_shares_no_task(folder: Path) -> None:
-    bank = TaskBank(folder)
-    folds = list(bank.leave_one_out(val=["sums"]))
-    assert [f.test for f in folds] == [("anger",), ("joy",), ("packed",)]
-    for fold in folds:
-        assert fold.val == ("sums",) and not {*fold.train} & {*fold.test, *fold.val}
-        assert len(fold.train) == 2
-
-
-def test_a_left_out_kind_leaves_no_relative(folder: Path) -> None:
-    by_kind = {f.test: f for f in TaskBank(folder).leave_one_kind_out()}
-    assert set(by_kind["anger", "joy"].train) == {"sums", "packed"}
-    assert len(by_kind) == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "text"),
-    [
-        (lambda b: b.fold(["joy"], ["joy"]), "two parts"),
-        (lambda b: b.fold(["joy"], train=["joy", "sums"]), "two parts"),
-        (lambda b: b.fold(["joi"]), "no task 'joi'"),
-        (lambda b: b.fold(b.names), "nothing is left"),
-        (lambda b: b.spec("nothing"), "no task 'nothing'"),
-    ],
-)
-def test_a_wrong_split_is_refused(folder: Path, change: object, text: str) -> None:
-    with pytest.raises(UserError, match=text):
-        change(TaskBank(folder))  # type: ignore[operator]
+def test_an_unknown_task_is_refused_with_its_neighbour(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"no task 'joi'\nDid you mean joy"):
+        TaskBank(folder).load("joi")
 
 
 def test_a_bad_folder_is_refused(folder: Path, tmp_path: Path) -> None:

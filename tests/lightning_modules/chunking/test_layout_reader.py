@@ -84,3 +84,19 @@ def test_steps_with_bare_numbers_stay_together(pdf: ModuleType, tmp_path: Path, 
     assert "1 Open the app" in held.text and "4 Put the watch on" in held.text
     assert bare_step("3 Devices can be paired") == 3
     assert bare_step("3.5 V at most") is None and bare_step("3 of them") is None
+
+
+def test_solved_questions_set_closely_are_a_chunk_each(pdf: ModuleType, tmp_path: Path, reader: LayoutReader) -> None:
+    sheet = pdf.Sheet().text(72, 60, "Exercises with Solutions", 24, bold=True)
+    sheet.lines(72, 110, "Each of these is solved, and the answer stands below its solution, as the examples show.")
+    for number, (first, second) in enumerate(((3, 4), (20, 22), (31, 7))):
+        y = 140 + 52 * number
+        sheet.lines(72, y, f"Question: What is the sum of {first} and {second}, if both are counted only once?")
+        sheet.lines(72, y + 14, f"Solution: The sum of these numbers is {first + second}, which is found by adding.")
+        sheet.text(72, y + 28, f"Answer: The answer is {first + second}", bold=True)
+    chunks = read(pdf.write_pdf(tmp_path / "exercises.pdf", [sheet]), reader, 4)
+    solved = [c.text for c in chunks if "Question:" in c.text]
+    assert [text.count("Question:") for text in solved] == [1, 1, 1]
+    for text, total in zip(solved, (7, 42, 38), strict=True):
+        assert text.startswith("Question:") and text.endswith(f"Answer: The answer is {total}")
+    assert not any("Answer" in heading for c in chunks for heading in c.headings)

@@ -1,0 +1,130 @@
+"""The command `viki evaluate`: a model's answers beside those of controls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from ....datamodules.files import atomic_write, write_json
+from ....datamodules.viki.generate import LEVELS
+from ....datamodules.viki.module import split_path, spread
+from ....datamodules.viki.records import Record, read_records
+from ....registry import COMMANDS, UserError
+from ...chunking.readers.chat_client import ChatClient
+from ..policy.policy import VikiPolicy
+from ..scoring import Score, score
+from .answerers import Answerer, ConstantAnswer, PolicyAnswers, RandomAnswers, ServerAnswers
+from .figure import draw_families
+from .report import CONSTANT, report
+
+_KNOWN = 3000  # training records whose answers the controls know
+
+
+@COMMANDS.register("viki evaluate", paper="2506.09049")
+def evaluate(
+    model: str, data: list[Path], out: Path, split: list[str] | None = None, level: str | None = None,
+    views: str | None = None, num: int | None = None, blind: Path | None = None, strict: bool = False,
+    batch_size: int = 32, max_new_tokens: int = 320, server_model: str = "", key_variable: str = "OPENAI_API_KEY",
+    price_in: float = 0.0, price_out: float = 0.0, max_cost: float | None = None, seed: int = 0,
+) -> None:  # fmt: skip
+    """Evaluate a vision-language model on records, ours or released ones, beside controls.
+
+    Rows: the model; the same without pictures; a policy trained without pictures, if given; the constant answer that is
+    best on training records; right answers of random training records.
+
+    Args:
+        model: folder of a policy, ORG/NAME of a released Qwen2.5-VL, or openai:URL of a server, such as
+            openai:http://127.0.0.1:8000/v1.
+        data: folders with a train split and the tested ones, as `viki generate` writes; several for several levels.
+        out: folder for results.json, answers.jsonl and a figure.
+        split: splits to test; `test` unless given.
+        level: l1, l2 or l3 only; all that the data holds unless given.
+        views: `all` pictures or the `global` one; as the policy was trained unless given.
+        num: so many records of each split at most, evenly.
+        blind: folder of a policy that was trained without pictures.
+        strict: judge plans by the mended checker.
+        batch_size: records at a time.
+        max_new_tokens: limit of an answer.
+        server_model: name of the server's model.
+        key_variable: environment variable that holds the server's key.
+        price_in: price of a million tokens that are sent to the server.
+        price_out: price of a million tokens that it writes.
+        max_cost: no further call is made once this is spent.
+        seed: of the random control.
+    """
+    if level is not None and level not in LEVELS:
+        raise UserError(f"no level '{level}'\nlevels: {' '.join(LEVELS)}")
+    if views not in (None, "all", "global"):
+        raise UserError(f"no views '{views}'\nviews: all global")
+    wanted = None if level is None else LEVELS[level]
+    screen = Console(highlight=False, soft_wrap=True)
+    splits = {name: _records(data, name, wanted, num) for name in split or ["test"]}
+    known = _records(data, "train", wanted, _KNOWN)
+    client = None
+    answerers: dict[str, Answerer]
+    if model.startswith("openai:"):
+        client = ChatClient(
+            url=model.removeprefix("openai:"), model=server_model, key_variable=key_variable, price_in=price_in,
+            price_out=price_out, max_cost=max_cost,
+        )  # fmt: skip
+        answerers = {
+            "model": ServerAnswers(client, views=views or "all", max_new_tokens=max_new_tokens),
+            "no pictures": ServerAnswers(client, blind=True, max_new_tokens=max_new_tokens),
+        }
+    else:
+        policy = _on_device(VikiPolicy.load(model))
+        size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        answerers = {
+            "model": PolicyAnswers(policy, views=views, **size),
+            "no pictures": PolicyAnswers(policy, blind=True, **size),
+        }
+        if blind is not None:
+            answerers["trained blind"] = PolicyAnswers(_on_device(VikiPolicy.load(blind)), blind=True, **size)
+    answerers |= {CONSTANT: ConstantAnswer(known), "random": RandomAnswers(known, seed)}
+    found: dict[str, dict[str, list[Score]]] = {}
+    with atomic_write(out / "answers.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
+        for name, records in splits.items():
+            found[name] = {}
+            for who, answerer in answerers.items():
+                texts = answerer.answers(records)
+                found[name][who] = [score(r, text, strict=strict) for r, text in zip(records, texts, strict=True)]
+                for record, text, one in zip(records, texts, found[name][who], strict=True):
+                    row = {"split": name, "record": record.key, "who": who, "accuracy": one.accuracy, "answer": text}
+                    file.write(json.dumps(row) + "\n")
+    results = report(found)
+    if client is not None:
+        told = f"{client.calls} calls, {client.tokens_in} tokens in, {client.tokens_out} out; cost {client.cost:.4f}."
+        results["statements"].append(told)
+        results["metrics"]["cost"] = client.cost
+    draw_families(found, out / "families.png")
+    write_json(out / "results.json", {**results, "figures": ["families.png"]})
+    for line in results["statements"]:
+        screen.print(line, markup=False)
+    screen.print(f"{out}/results.json, families.png, answers.jsonl", markup=False)
+
+
+def _on_device(policy: VikiPolicy) -> VikiPolicy:
+    return policy.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def _records(data: Sequence[Path], split: str, level: int | None, num: int | None) -> list[Record]:
+    """Records of a split from all folders that have it.
+
+    Raises:
+        UserError: if none has it, or no record is of the level.
+    """
+    paths = [split_path(folder, split) for folder in data]
+    held = [path for path in paths if path.exists()]
+    if not held:
+        raise UserError(f"no split '{split}' in {', '.join(map(str, data))}\nThe controls need a train split as well.")
+    found: list[Record] = []
+    for path in held:
+        records = [r for r in read_records(path) if level is None or r.level == level]
+        found += records if num is None else spread(records, num)
+    if not found:
+        raise UserError(f"split '{split}': no record of level {level}")
+    return found

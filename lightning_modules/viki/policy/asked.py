@@ -1,0 +1,56 @@
+"""How a policy was asked in training, kept beside its weights so that it is asked the same way later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ....datamodules.files import write_json
+from ....datamodules.viki.module import chosen_images, decode
+from ....datamodules.viki.prompts import short_prompt
+from ....datamodules.viki.records import Record
+from ....registry import UserError
+from .batch import Prompt
+
+FILE = "asked.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a policy is asked.
+
+    Attributes:
+        prompts: `full` or `short` system prompts.
+        views: `all` pictures, or the `global` one alone.
+        blind: without pictures.
+    """
+
+    prompts: str = "full"
+    views: str = "all"
+    blind: bool = False
+
+    def prompt(self, record: Record, *, blind: bool = False) -> Prompt:
+        """A record as a prompt; with `blind` also where the policy saw pictures in training."""
+        chosen = () if self.blind or blind else chosen_images(record, self.views)
+        system = short_prompt(record) if self.prompts == "short" else record.system
+        return Prompt(system, record.instruction, [decode(image) for image in chosen])
+
+    def save(self, folder: Path) -> None:
+        """Write it."""
+        write_json(folder / FILE, {"schema_version": SCHEMA_VERSION, **asdict(self)})
+
+    @classmethod
+    def load(cls, folder: Path) -> Asked:
+        """Read it; the defaults where there is none, as beside released weights.
+
+        Raises:
+            UserError: if it is of another version.
+        """
+        if not (folder / FILE).is_file():
+            return cls()
+        told = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if told.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(f"{folder / FILE}: schema_version {told.get('schema_version')}, not {SCHEMA_VERSION}")
+        return cls(**{f.name: told[f.name] for f in fields(cls) if f.name in told})

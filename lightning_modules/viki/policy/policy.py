@@ -1,0 +1,223 @@
+"""The policy: prompts with pictures in, answers out, and how likely it finds an answer.
+
+Axis legend: P prompt, N place in a prompt, G completion (P x group, groups adjacent), L place in a completion,
+D feature.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+
+from ....datamodules.sources.hub import fetch_hub
+from ....registry import UserError
+from .asked import Asked
+from .batch import Completions, PolicyBatch, Prompt
+from .encoding import Encoder
+from .pictures import PictureSettings
+from .positions import completion_positions
+from .sampling import sample
+from .text import Texts
+from .vision import tower_features
+
+
+class VikiPolicy(nn.Module):
+    """Qwen2.5-VL, small or released, as SFT, GRPO and evaluation use it.
+
+    Prompts are padded on the left and completions on the right, so that a completion begins at the same place for all.
+    Special: a picture's features are computed once a prompt, however many completions it has, and so are the prompt's
+    keys and values.
+
+    Args:
+        model: transformers' model.
+        texts: its tokenizer.
+        pictures: how its pictures are cut.
+        asked: how it was asked in training, and should be asked later.
+    """
+
+    def __init__(
+        self,
+        model: Qwen2_5_VLForConditionalGeneration,
+        texts: Texts,
+        pictures: PictureSettings,
+        asked: Asked | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.texts, self.pictures, self.asked = model, texts, pictures, asked or Asked()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.lm_head.weight.device
+
+    @classmethod
+    def load(cls, folder_or_id: str | Path, *, dtype: torch.dtype = torch.float32, offline: bool = False) -> VikiPolicy:
+        """Read a folder that `save` wrote or one of a released Qwen2.5-VL, or fetch one from the Hugging Face Hub.
+
+        Args:
+            folder_or_id: folder, or ORG/NAME.
+            dtype: of the weights.
+            offline: take what the Hub's cache holds, and do not ask the network.
+
+        Raises:
+            UserError: if there is no such policy, or it is damaged.
+        """
+        folder = Path(folder_or_id)
+        if not folder.exists() and str(folder_or_id).count("/") == 1 and not str(folder_or_id).startswith("."):
+            folder = fetch_hub(f"hf:{folder_or_id}", offline=offline)
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"{folder}: there is no policy, config.json is missing\nfulgurite run viki/tiny   trains one"
+            )
+        texts, pictures = Texts.load(folder), PictureSettings.load(folder)
+        try:
+            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        except Exception as error:  # OSError, safetensors', transformers' and torch's own error types
+            raise UserError(f"{folder}: is no Qwen2.5-VL: {str(error).splitlines()[0][:200]}") from None
+        return cls(model, texts, pictures, Asked.load(folder))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that `load` and transformers read; it replaces an earlier one only once it is whole."""
+        folder = Path(folder)
+        staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            self.model.save_pretrained(staging)
+            self.texts.save(staging)
+            self.pictures.save(staging)
+            self.asked.save(staging)
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What turns prompts into tensors, without the weights."""
+        return Encoder(self.texts, self.pictures)
+
+    def encode(self, prompts: Sequence[Prompt], completions: Sequence[str] | None = None) -> PolicyBatch:
+        """Texts and pictures as tensors on the policy's device.
+
+        Args:
+            prompts: P of them.
+            completions: P, or a multiple of it, groups adjacent.
+        """
+        return self.encoder(prompts, completions).to(self.device)
+
+    def embed(self, batch: PolicyBatch) -> Tensor:
+        """Embedded prompts with their pictures, [P, N, D]."""
+        embeds_PND: Tensor = self._language.embed_tokens(batch.tokens_PN)
+        if len(batch.grids_I2):
+            grids = [(int(rows), int(columns)) for rows, columns in batch.grids_I2.tolist()]
+            visual = self.model.model.visual
+            floats_MC = self.pictures.floats(batch.patches_MC).to(visual.patch_embed.proj.weight.dtype)
+            features = tower_features(visual, floats_MC, grids).to(embeds_PND.dtype)
+            embeds_PND = embeds_PND.masked_scatter((batch.tokens_PN == self.texts.image)[..., None], features)
+        return embeds_PND
+
+    @torch.no_grad()
+    def generate(
+        self,
+        batch: PolicyBatch,
+        *,
+        group_size: int = 1,
+        temperature: float = 1.0,
+        max_new_tokens: int = 256,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+    ) -> Completions:
+        """Answers to encoded prompts.
+
+        Args:
+            batch: of `encode`.
+            group_size: answers a prompt.
+            temperature: of sampling.
+            max_new_tokens: an answer that is longer is cut, and its mask has no end token.
+            generator: of the draws, on the policy's device.
+            greedy: take the likeliest token each time.
+        """
+        training = self.training
+        self.eval()
+        tokens_GL, mask_GL, log_probs_GL = sample(
+            self._language, self.model.lm_head, self.embed(batch), batch.mask_PN, batch.positions_APN,
+            batch.next_position_P, group_size=group_size, max_new_tokens=max_new_tokens, end=self.texts.end,
+            pad=self.texts.pad, temperature=temperature, generator=generator, greedy=greedy,
+        )  # fmt: skip
+        self.train(training)
+        rows = [row[kept].tolist() for row, kept in zip(tokens_GL.cpu(), mask_GL.cpu(), strict=True)]
+        return Completions(tokens_GL, mask_GL, log_probs_GL, self.texts.decode(rows))
+
+    def log_probs(self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float = 1.0) -> Tensor:
+        """Log-probability of each token of completions given what stands before it, float32 [G, L], differentiable.
+
+        Args:
+            batch: P prompts.
+            tokens_GL: completions, G a multiple of P, groups adjacent.
+            mask_GL: True on their tokens; the result is 0 elsewhere.
+            temperature: logits are divided by it, as in `generate`.
+        """
+        return self.log_probs_and_entropy(batch, tokens_GL, mask_GL, temperature)[0]
+
+    def log_probs_and_entropy(
+        self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """As `log_probs`, and the entropy of each token's distribution in nats, float32 [G, L], without gradient."""
+        hidden_GLD = self._hidden(batch, tokens_GL, mask_GL)
+        logits_GLV = self.model.lm_head(hidden_GLD).float() / temperature
+        log_p_GLV = F.log_softmax(logits_GLV, -1)
+        log_probs_GL = log_p_GLV.gather(2, tokens_GL[..., None])[..., 0]
+        with torch.no_grad():
+            entropy_GL = -(log_p_GLV.exp() * log_p_GLV).sum(-1)
+        return log_probs_GL.masked_fill(~mask_GL, 0.0), entropy_GL.masked_fill(~mask_GL, 0.0)
+
+    def _hidden(self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor) -> Tensor:
+        """Hidden states that predict the completions' tokens, [G, L, D].
+
+        With one completion a prompt, or gradient checkpointing, which knows no cache, everything goes through in one
+        piece; else each prompt is read once and its group continues from its keys and values.
+        """
+        group = len(tokens_GL) // len(batch)
+        length = tokens_GL.shape[1]
+        embeds_PND = self.embed(batch)
+        next_position_G = batch.next_position_P.repeat_interleave(group)
+        prompt_mask_GN = batch.mask_PN.repeat_interleave(group, 0)
+        written_GLD = self._language.embed_tokens(tokens_GL)
+        mask = torch.cat([prompt_mask_GN, mask_GL], 1).long()
+        if group == 1 or self._language.gradient_checkpointing:
+            embeds = torch.cat([embeds_PND.repeat_interleave(group, 0), written_GLD], 1)
+            positions = torch.cat(
+                [batch.positions_APN.repeat_interleave(group, 1), completion_positions(next_position_G, length)], 2
+            )
+            out = self._language(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
+            hidden: Tensor = out.last_hidden_state
+            return hidden[:, -length - 1 : -1]
+        cache = DynamicCache(config=self.model.config.get_text_config())
+        read = self._language(
+            inputs_embeds=embeds_PND, attention_mask=batch.mask_PN.long(), position_ids=batch.positions_APN,
+            past_key_values=cache, use_cache=True,
+        )  # fmt: skip
+        first_G1D = read.last_hidden_state[:, -1:].repeat_interleave(group, 0)
+        cache.batch_repeat_interleave(group)
+        out = self._language(
+            inputs_embeds=written_GLD[:, :-1], attention_mask=mask[:, :-1],
+            position_ids=completion_positions(next_position_G, length - 1), past_key_values=cache, use_cache=True,
+        )  # fmt: skip
+        return torch.cat([first_G1D, out.last_hidden_state], 1)
+
+    @property
+    def _language(self) -> Any:
+        return self.model.model.language_model
+
+    def freeze_vision(self) -> None:
+        """Train the language model alone, as the paper's SFT does: the vision tower with its projector stands still."""
+        self.model.model.visual.requires_grad_(False)
