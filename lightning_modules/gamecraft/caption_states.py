@@ -10,23 +10,18 @@ from .sampling import Captions
 
 
 class CaptionStates:
-    """Keeps every caption's states on the device from its first use on.
+    """Keeps every caption's states on the device from its first use on."""
 
-    Args:
-        encoder: makes them.
-    """
-
-    def __init__(self, encoder: CaptionEncoder) -> None:
-        self._encoder = encoder
+    def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._bank: tuple[Tensor, ...] = ()
 
-    def __call__(self, captions: list[str], device: torch.device) -> Captions:
-        """Token states, mask and pooled vectors on the device."""
+    def __call__(self, encoder: CaptionEncoder, captions: list[str], device: torch.device) -> Captions:
+        """Token states, mask and pooled vectors on the device; the encoder, the same at each call, makes new ones."""
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._rows]
         if new:
             with torch.random.fork_rng(devices=[]):  # a resumed run meets its first caption elsewhere
-                added = self._encoder(new)
+                added = encoder(new)
             held = self._bank
             self._bank = tuple(
                 torch.cat([*([held[i]] if held else []), part.to(device)]) for i, part in enumerate(added)

@@ -70,7 +70,7 @@ class ChunkTraining(AveragedTraining):
         # neither belongs to the checkpoint: both are read from their own folders
         self.frozen: dict[str, Any] = {} if vae is None else {"vae": trained(GameplayVAE, vae, "model.vae")}
         self.captions = CaptionEncoder()
-        self._states = CaptionStates(self.captions)
+        self._states = CaptionStates()
 
     @property
     def vae(self) -> GameplayVAE | None:
@@ -103,7 +103,7 @@ class ChunkTraining(AveragedTraining):
 
     def caption_states(self, captions: list[str]) -> Captions:
         """Token states, mask and pooled vectors on the device."""
-        return self._states(captions, self.device)
+        return self._states(self.captions, captions, self.device)
 
     def graphed(self, loss: Callable[..., Any], *networks: torch.nn.Module) -> Callable[..., Any]:
         """`loss(*networks, *inputs)` as a function of the inputs: as CUDA graphs where compiling is asked for."""

@@ -97,7 +97,7 @@ class DecoderModule(AveragedTraining):
         if compile:
             fuse_blocks(self.network)
             compile_blocks(self.frozen["student"])
-        self._states = CaptionStates(CaptionEncoder())
+        self.captions, self._states = CaptionEncoder(), CaptionStates()
         edges = ("edges_clips", "edges_predicted", "edges_real")
         self._val: Any = torch.nn.ModuleDict({name: MeanMetric() for name in (*PSNRS, *edges)})
 
@@ -136,7 +136,7 @@ class DecoderModule(AveragedTraining):
     @torch.no_grad()
     def predicted(self, batch: dict[str, Any], number: int | None) -> Tensor:
         """The student's chunks [B, c, T, h, w] after the batch's history; `number` fixes the noise, None draws it."""
-        vae, states = self.network, self._states
+        vae, states = self.network, functools.partial(self._states, self.captions)
         history = encode_history(vae, batch["history"]).float()
         size, frames = len(history), batch["frames"]
         raw_shape = vae.latent_shape(frames.transpose(1, 2))
