@@ -26,6 +26,7 @@ from .config.refusals import RefusedConfig, refusals
 from .config.settings import Settings
 
 PARSER_MODE = "omegaconf+"
+NOT_LIGHTNINGS = ("ckpt_path", "runner", "rllib")  # keys of a stage that LightningCLI does not take
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -170,7 +171,7 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     given = folder / "given.yaml"
     with atomic_write(given) as temporary:
-        values = {k: v for k, v in settings.to_dict().items() if k != "ckpt_path"}
+        values = {k: v for k, v in settings.to_dict().items() if k not in NOT_LIGHTNINGS}
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     with refusals(settings):
         cli = FulguriteCLI(**_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger))

@@ -174,7 +174,9 @@ def lightning_verb(verb: str, arguments: list[str]) -> int:
             print(f"checkpoint: {checkpoint}, of the newest finished run", file=sys.stderr)
             arguments = [*arguments, "--ckpt_path", str(checkpoint)]
         settings = expand(chosen[0].settings, folder, experiment.seed)
-        values = {k: v for k, v in settings.to_dict().items() if k != "ckpt_path"}
+        if settings.get("runner") == "rllib":
+            print(f"note: `fulgurite {verb}` is Lightning's; `fulgurite run` takes RLlib", file=sys.stderr)
+        values = {k: v for k, v in settings.to_dict().items() if k not in ("ckpt_path", "runner", "rllib")}
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(values, file, sort_keys=False)
         config = ["-c", file.name]

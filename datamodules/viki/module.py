@@ -139,8 +139,8 @@ class VikiTrajectoryDataModule(LightningDataModule):
         batch = _collate(examples)
         if self.prepare is None:
             return batch
-        # what was prepared stands for the pictures, which would be much to send from one process to another
-        return {**batch, "images": [[] for _ in examples], "record": [], "prepared": [self.prepare(batch)]}
+        # what was prepared stands for the rest, which would be much to send from one process to another
+        return {"prepared": [self.prepare(batch)], "response": batch["response"]}
 
     def _fixed(self, split: str) -> DataLoader[Any]:
         p = self.hparams

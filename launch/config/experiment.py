@@ -29,7 +29,7 @@ from .signatures import has_method
 EXPERIMENTS = ROOT / "experiments"
 META_KEYS = ("base", "title", "paper", "published", "headline", "estimate", "sources", "stages")
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
-LIGHTNING_KEYS = ("seed_everything", "trainer", "model", "data", "ckpt_path")
+LIGHTNING_KEYS = ("seed_everything", "trainer", "model", "data", "ckpt_path", "runner", "rllib")
 MAX_SEED = 2**32 - 1  # what numpy takes
 STAGE_KEYS = ("name", "verb", "experiment", "command", "overrides")
 

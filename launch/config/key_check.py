@@ -15,6 +15,8 @@ TRAINER = "lightning.pytorch.Trainer"
 ALLOWED_PACKAGES = ("fulgurite", "torch", "lightning", "torchmetrics", "transformers", "peft", "diffusers")
 ALLOW_VARIABLE = "FULGURITE_ALLOW_IMPORTS"
 INJECTED = ("build", "run")
+RLLIB = "fulgurite.launch.rllib.settings.RllibSettings"
+RUNNERS = ("lightning", "rllib")
 _SIMPLE: dict[str, Any] = {"int": int, "float": (int, float), "bool": bool, "str": str, "None": type(None)}
 _KINDS = {"model": "models", "data": "datamodules"}
 _BASES = {"models": "LightningModule", "datamodules": "LightningDataModule"}
@@ -176,6 +178,7 @@ def check_stage(verb: str, command: str | None, settings: Settings, root_keys: t
         _check_required(settings, (), known, f"command '{command}'", f"fulgurite {command} --help   shows its options")
         return
     check_root(settings, root_keys)
+    _check_runner(verb, settings)
     trainer = parameters(TRAINER)
     if trainer:
         _check_keys(settings, ("trainer",), trainer, "Trainer", shows(TRAINER))
@@ -184,6 +187,21 @@ def check_stage(verb: str, command: str | None, settings: Settings, root_keys: t
             _check_class(settings, path[:-1], leaf.value)
         elif isinstance(leaf.value, list):
             _check_list(leaf, ".".join(path))
+
+
+def _check_runner(verb: str, settings: Settings) -> None:
+    """`runner: rllib` goes with a fit, and `rllib:` with it."""
+    runner = settings.get("runner", default="lightning")
+    if runner not in RUNNERS:
+        hint = did_you_mean(str(runner), list(RUNNERS), end=" ")
+        raise UserError(
+            f"{settings.origin('runner')}: no runner {runner!r}\n{hint}Runners are {' and '.join(RUNNERS)}."
+        )
+    if settings.get("rllib") is not None and not isinstance(settings.get("rllib"), dict):
+        raise UserError(f"{settings.origin('rllib')}: `rllib:` is a mapping of settings\n{shows(RLLIB)}")
+    _check_keys(settings, ("rllib",), parameters(RLLIB) or {}, "rllib", shows(RLLIB))
+    if runner == "rllib" and verb != "fit":
+        raise UserError(f"{settings.origin('runner')}: RLlib only fits; to {verb}, leave `runner: rllib` out")
 
 
 def _check_class(settings: Settings, path: tuple[str, ...], dotted: str) -> None:

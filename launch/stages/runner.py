@@ -3,7 +3,7 @@
 What happens to a stage, by the state found in run.json (the run's lock is held, so nobody else is at work):
 
     pending   never begun                 -> run it
-    running   cut off by a crash or kill  -> run it again; a Lightning fit goes on from its last.ckpt
+    running   cut off by a crash or kill  -> run it again; a fit goes on from its last checkpoint
     stopped   out of time, or SIGTERM     -> the same
     failed    ended in an error           -> the same
     done      ended well                  -> skip it
@@ -128,7 +128,7 @@ def _run_stage(
     console.rule(f"[bold]{stage.name}[/bold]{' (goes on)' if again else ''}", align="left")
     entry.update(state="running", attempts=entry["attempts"] + 1, started=now())
     code = code_digest()
-    goes_on = again and stage.verb == "fit" and (run.path / stage.name / "checkpoints" / "last.ckpt").is_file()
+    goes_on = again and stage.verb == "fit" and _has_checkpoint(run.path / stage.name)
     if goes_on and entry.get("code", code) != code:
         code = "several"  # part of it ran with other code, so no other run takes it over
     entry.update(digest=stage.digest(experiment.seed), inputs=inputs_digest(stage), code=code, git=git_state())
@@ -148,6 +148,10 @@ def _run_stage(
             if stage.verb == "command":
                 _command(stage, settings, folder, options.wandb)
                 state = "done"
+            elif settings.get("runner") == "rllib":
+                from ..rllib.stage import run_rllib_stage
+
+                state = run_rllib_stage(settings, folder, stop_at, options.wandb)
             else:
                 from .lightning_stage import run_lightning_stage
 
@@ -167,6 +171,11 @@ def _run_stage(
         end()
     finally:
         os.environ.pop(JOIN_VARIABLE, None)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether a stage has something to go on from: Lightning's checkpoint, or RLlib's."""
+    return any((folder / "checkpoints" / name).is_file() for name in ("last.ckpt", "last.json"))
 
 
 def _command(stage: Stage, settings: Settings, folder: Path, wandb: dict[str, Any] | None) -> None:

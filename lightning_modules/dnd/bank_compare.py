@@ -282,7 +282,7 @@ class _Work:
             mixed: Mapping[str, Tensor] = variant.adapter(condition_NLC)
             return mixed
         with torch.no_grad():
-            tokens_THW = variant.network.eval()(condition_NLC.unsqueeze(0))[0]
+            tokens_THW = variant.network.eval()(condition_NLC.float().unsqueeze(0))[0]
         made: Mapping[str, Tensor] = variant.adapter(tokens_THW)
         return made
 

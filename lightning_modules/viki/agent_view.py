@@ -6,6 +6,8 @@ F = features, A = actions. Slots are the record's own order of assets, so that a
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import Any
 
 import numpy
 
@@ -39,7 +41,63 @@ def _numbered() -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(found)
 
 
-_ACTIONS = _numbered()
+ACTIONS = _numbered()
+"""Every action as (primitive, slots of its targets), by its number."""
+NUM_SLOTS = _SLOTS
+NUM_AREAS = len(_AREAS)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Features by what they say, views of one array or tensor [..., F]; W = slots and "elsewhere", S = slots.
+
+    Attributes:
+        name: [..., assets, names].
+        where: [..., assets, W].
+        flags: [..., assets, 3]: grasped, switched on, behind a shut door.
+        goal: [..., assets, S], where it has to be at the end.
+        switch: [..., assets, 1], whether it has to be switched on.
+        before: [..., assets, S], where it has to be earlier.
+        order: [..., assets, 2], its place in a chain, and whether there is one.
+        type: [..., agents, types].
+        agent_where: [..., agents, W].
+        reached: [..., agents, assets].
+        carried: [..., agents, assets].
+        who: [..., agents], who looks.
+        time: [..., 1].
+    """
+
+    name: Any
+    where: Any
+    flags: Any
+    goal: Any
+    switch: Any
+    before: Any
+    order: Any
+    type: Any
+    agent_where: Any
+    reached: Any
+    carried: Any
+    who: Any
+    time: Any
+
+
+def seen(features: Any) -> Seen:
+    """Take features apart; any array that slices and reshapes as NumPy's do."""
+    lead, num_agents, start = tuple(features.shape[:-1]), len(AGENTS), NUM_ASSETS * _ASSET
+    assets = features[..., :start].reshape(*lead, NUM_ASSETS, _ASSET)
+    agents = features[..., start : start + num_agents * _AGENT].reshape(*lead, num_agents, _AGENT)
+    found: list[Any] = []
+    at = 0
+    for width in (len(_NAMES), _WHERE, 3, _SLOTS, 1, _SLOTS, 2):
+        found.append(assets[..., at : at + width])
+        at += width
+    at = 0
+    for width in (len(_TYPES), _WHERE, NUM_ASSETS, NUM_ASSETS):
+        found.append(agents[..., at : at + width])
+        at += width
+    found += [features[..., -1 - num_agents : -1], features[..., -1:]]
+    return Seen(*found)
 
 
 class AgentView:
@@ -53,7 +111,7 @@ class AgentView:
     """
 
     num_features = NUM_ASSETS * _ASSET + len(AGENTS) * _AGENT + len(AGENTS) + 1
-    num_actions = len(_ACTIONS)
+    num_actions = len(ACTIONS)
 
     def __init__(self, problem: Problem) -> None:
         if len(problem.assets) > NUM_ASSETS or len(problem.agents) > len(AGENTS):
@@ -73,7 +131,7 @@ class AgentView:
 
     def command(self, agent: int, action: int) -> Command | None:
         """The command of a numbered action; None for waiting."""
-        name, slots = _ACTIONS[action]
+        name, slots = ACTIONS[action]
         if name == "wait" or any(slot not in self._target for slot in slots):
             return None
         return Command(name, agent, tuple(self._target[slot] for slot in slots))
@@ -86,9 +144,9 @@ class AgentView:
         """
         name, *targets = command.split(",")
         wanted = name.lower(), tuple(self._slot.get(target, -1) for target in targets)
-        if wanted not in _ACTIONS:
+        if wanted not in ACTIONS:
             raise UserError(f"{self.problem.agents[agent]}: no action '{command}'")
-        return _ACTIONS.index(wanted)
+        return ACTIONS.index(wanted)
 
     def mask(self, state: State, agent: int) -> numpy.ndarray:
         """Which actions the state allows, int8 [A]; waiting always."""

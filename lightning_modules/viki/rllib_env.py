@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy
 import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
@@ -17,12 +18,12 @@ from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...datamodules.viki.generator import draw_task
-from ...datamodules.viki.problem import Problem
+from ...datamodules.viki.tasks import problems
 from ...datamodules.viki.vocabulary import robots
 from .multi_agent_env import VikiMultiAgentEnv
+from .robot_network import RobotNetwork
 
 Frames = dict[str, Any]
 
@@ -69,33 +70,21 @@ class RllibVikiEnv(MultiAgentEnv):
         return {self._names[agent]: value for agent, value in values.items()}
 
 
-def problems(split: str, num_records: int, seed: int, team_size: int = 0) -> list[Problem]:
-    """Tasks of a split's first records, those with so many robots; all for 0."""
-    found = (Problem.read(draw_task(split, index, seed).truth) for index in range(num_records))
-    return [problem for problem in found if team_size in (0, len(problem.agents))]
-
-
 def module_of(agent: str, *_: Any, **__: Any) -> str:
     """Name of the module that acts for an agent: arm, wheeled, humanoid or dog."""
     return robots()[agent.partition(":")[2]].kind
 
 
 class MaskedPolicy(TorchRLModule, ValueFunctionAPI):
-    """An actor and a critic of two layers each; masked actions get no probability.
+    """An actor and a critic, a `RobotNetwork` each; masked actions get no probability.
 
-    `model_config`: `width` of the layers, 256 unless given.
+    `model_config`: `width` of the layers, 64 unless given.
     """
 
     def setup(self) -> None:
         """Make the networks."""
-        features, width = self.observation_space["observations"].shape[0], self.model_config.get("width", 256)
-
-        def layers(outputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Linear(features, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, outputs)
-            )
-
-        self.actor, self.critic = layers(int(self.action_space.n)), layers(1)
+        width = self.model_config.get("width", 64)
+        self.actor, self.critic = RobotNetwork(width, "actions"), RobotNetwork(width, "value")
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         seen = batch[Columns.OBS]
@@ -104,11 +93,11 @@ class MaskedPolicy(TorchRLModule, ValueFunctionAPI):
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> Tensor:
         """Values, float32 [B]."""
-        values: Tensor = self.critic(batch[Columns.OBS]["observations"]).squeeze(-1)
+        values: Tensor = self.critic(batch[Columns.OBS]["observations"])
         return values
 
 
-def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 256, seed: int = 0) -> PPOConfig:
+def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 64, seed: int = 0) -> PPOConfig:
     """Stock PPO with a module an embodiment, in one process; the caller may change anything of it.
 
     Args:
@@ -133,7 +122,7 @@ def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 256, se
         .multi_agent(policies=set(kinds), policy_mapping_fn=module_of)
         .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=dict.fromkeys(kinds, spec)))
         .training(
-            lr=5e-4, gamma=0.99, lambda_=0.95, entropy_coeff=0.005, clip_param=0.2, vf_clip_param=10.0,
+            lr=1.5e-3, gamma=0.97, lambda_=0.95, entropy_coeff=0.005, clip_param=0.2, vf_clip_param=10.0,
             train_batch_size_per_learner=2000, minibatch_size=500, num_epochs=6, grad_clip=1.0,
         )
         .debugging(seed=seed)
@@ -141,29 +130,25 @@ def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 256, se
 
 
 @torch.no_grad()
-def success(algorithm: Any, tasks: list[Problem], max_steps: int = 20) -> tuple[float, float]:
-    """Share of tasks that greedy policies do, and the share that they do in the planner's number of steps.
+def robots_act(
+    algorithm: Any, env: VikiMultiAgentEnv, observations: Mapping[str, Any], draw: numpy.random.Generator | None = None
+) -> dict[str, int]:
+    """What the trained robots of an environment do.
 
     Args:
         algorithm: a built PPO of `ppo_config`.
-        tasks: the tasks.
-        max_steps: an episode is cut off after so many.
+        env: the environment.
+        observations: what each robot sees.
+        draw: draws actions by their probabilities; the likeliest ones without.
     """
-    env = RllibVikiEnv({"num_records": 1, "team_size": 0})
-    env.env = VikiMultiAgentEnv(tasks, max_steps)
-    done = quick = 0
-    for number, task in enumerate(tasks):
-        observations, infos = env.reset(options={"problem": number})
-        while env.env.agents:
-            actions = {agent: _greedy(algorithm, agent, seen) for agent, seen in observations.items()}
-            observations, _, _, _, infos = env.step(actions)
-        finished = all(info["done"] for info in infos.values())
-        done += finished
-        quick += finished and env.env.num_steps <= task.num_steps
-    return done / len(tasks), quick / len(tasks)
-
-
-def _greedy(algorithm: Any, agent: str, seen: Mapping[str, Any]) -> int:
-    module = algorithm.get_module(module_of(agent))
-    batch = {Columns.OBS: {name: torch.as_tensor(value)[None] for name, value in seen.items()}}
-    return int(module.forward_inference(batch)[Columns.ACTION_DIST_INPUTS][0].argmax())
+    found = {}
+    for agent, seen in observations.items():
+        kind = robots()[env.problem.types[env.problem.agent_index[agent]]].kind
+        batch = {Columns.OBS: {name: torch.as_tensor(value)[None] for name, value in seen.items()}}
+        logits_A = algorithm.get_module(kind).forward_inference(batch)[Columns.ACTION_DIST_INPUTS][0].cpu()
+        if draw is None:
+            found[agent] = int(logits_A.argmax())
+        else:
+            chances = logits_A.double().softmax(0).numpy()
+            found[agent] = int(draw.choice(len(chances), p=chances / chances.sum()))
+    return found

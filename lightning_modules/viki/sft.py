@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...datamodules.viki.module import VikiTrajectoryDataModule
 from ...registry import MODELS, UserError
+from .picture_words import PictureWords
 from .policy.asked import Asked
 from .policy.batch import PolicyBatch, prompts_of
 from .policy.encoding import Encoder
@@ -31,12 +32,14 @@ class VikiSFTModule(LightningModule):
     policy is written to `policy/` in the run's folder, in the form that transformers, GRPO and `viki evaluate` read.
 
     Deviation: the paper starts from Qwen2.5-VL-Instruct; `tiny` and `small` start from nothing, so this stage is their
-    pre-training as well.
+    pre-training as well, and `picture_words` teaches them to see.
 
     Args:
         policy: a size of small policies (`tiny`, `small`), a folder, or ORG/NAME of a released Qwen2.5-VL.
         freeze_vision: train the language model alone, as the paper does with released weights.
         gradient_checkpointing: trade time for memory.
+        picture_words: weight of a second loss, in which picture tokens alone tell the words of the demonstration
+            (picture_words.py): for policies that start from nothing.
         max_pixels: larger pictures are made smaller; as the policy says unless given.
         warmup_steps: steps over which the learning rate rises; a cosine to zero follows.
         max_new_tokens: limit of an answer in validation and test.
@@ -50,6 +53,7 @@ class VikiSFTModule(LightningModule):
         freeze_vision: bool = False,
         gradient_checkpointing: bool = False,
         max_pixels: int | None = None,
+        picture_words: float = 0.0,
         warmup_steps: int = 50,
         max_new_tokens: int = 320,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -59,6 +63,7 @@ class VikiSFTModule(LightningModule):
         self.save_hyperparameters(ignore=["optimizer"])
         self.optimizer = optimizer
         self.policy: VikiPolicy | None = None
+        self.words: PictureWords | None = None
         self._scores: list[Score] = []
         self._tables: list[dict[str, Any]] = []
 
@@ -78,6 +83,9 @@ class VikiSFTModule(LightningModule):
             self.policy = small_policy(data.texts(), p["policy"], p["seed"])
         else:
             self.policy = VikiPolicy.load(p["policy"])
+        if p["picture_words"] > 0 and not data.hparams["blind"]:
+            shape = self.policy.model.config.get_text_config()
+            self.words = PictureWords(shape.hidden_size, shape.vocab_size)
         told = data.hparams
         self.policy.asked = Asked(told["prompts"], told["views"], told["blind"])
         self.policy.train()
@@ -91,12 +99,15 @@ class VikiSFTModule(LightningModule):
 
     def training_step(self, batch: dict[str, list[Any]], batch_idx: int) -> Tensor:
         """Negative log-likelihood of the answers, mean over their tokens."""
-        loss, tokens = self._loss(batch)
+        loss, words = self._losses(batch)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["response"]))
-        self.log("train/answer_tokens", float(tokens), batch_size=1)
-        return loss
+        if words is None:
+            return loss
+        self.log("train/picture_words_loss", words, batch_size=len(batch["response"]))
+        return loss + self.hparams["picture_words"] * words
 
-    def _loss(self, batch: dict[str, list[Any]]) -> tuple[Tensor, int]:
+    def _losses(self, batch: dict[str, list[Any]]) -> tuple[Tensor, Tensor | None]:
+        """Loss of the answers' tokens, and of the words that pictures give away where that is learned."""
         policy = self._policy()
         if "prepared" in batch:
             encoded = batch["prepared"][0].to(policy.device)
@@ -104,7 +115,11 @@ class VikiSFTModule(LightningModule):
             encoded = policy.encode(prompts_of(batch), batch["response"])
         tokens_GL, mask_GL = encoded.completion_tokens_GL, encoded.completion_mask_GL
         assert tokens_GL is not None and mask_GL is not None
-        return -policy.log_probs(encoded, tokens_GL, mask_GL).sum() / mask_GL.sum(), mask_GL.numel()
+        features_TD = policy.picture_features(encoded)
+        loss = -policy.log_probs(encoded, tokens_GL, mask_GL, features_TD=features_TD).sum() / mask_GL.sum()
+        if self.words is None or features_TD is None:
+            return loss, None
+        return loss, self.words(features_TD, encoded, policy.texts.image)
 
     def _policy(self) -> VikiPolicy:
         assert self.policy is not None, "setup was not called"
@@ -113,7 +128,7 @@ class VikiSFTModule(LightningModule):
     def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Loss of the right answers, and the rewards of the policy's own."""
         if any(batch["response"]):
-            self.log("val/loss", self._loss(batch)[0], batch_size=len(batch["record"]))
+            self.log("val/loss", self._losses(batch)[0], batch_size=len(batch["record"]))
         self._answer(batch, "val")
 
     def test_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
@@ -158,7 +173,7 @@ class VikiSFTModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Warm-up, then a cosine to zero over the run's steps; norms, biases and embeddings do not decay."""
-        optimizer = self.optimizer(_groups(self._policy()))
+        optimizer = self.optimizer(_groups(self))
         total, warm = int(self.trainer.estimated_stepping_batches), max(1, self.hparams["warmup_steps"])
         first = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warm, total_iters=warm)
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - warm))
@@ -187,8 +202,8 @@ class VikiSFTModule(LightningModule):
         return {"metrics": metrics, "statements": [text], "tables": self._tables}
 
 
-def _groups(policy: nn.Module) -> Iterator[dict[str, Any]]:
-    trained = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+def _groups(model: nn.Module) -> Iterator[dict[str, Any]]:
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in trained if p.ndim > 1 and "embed_tokens" not in name]
     yield {"params": matrices}
     yield {"params": [p for name, p in trained if p.ndim < 2 or "embed_tokens" in name], "weight_decay": 0.0}

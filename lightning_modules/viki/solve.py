@@ -21,7 +21,7 @@ from .check import find_record
 from .scoring import score
 
 DEFAULT_WEIGHTS = Path(__file__).parents[2] / "weights" / "viki-small"
-OWN = "-"
+OWN = "own"
 
 
 @COMMANDS.register("viki solve", paper="2506.09049")
@@ -32,8 +32,8 @@ def solve(
     """Ask a policy about a picture: which robots to take, a plan, or the ways of two arms.
 
     Args:
-        image: picture file; "-" for that of the record.
-        instruction: what should be done; "-" for the record's.
+        image: picture file; `own` for that of the record.
+        instruction: what should be done; `own` for the record's.
         weights: folder of a policy or ORG/NAME of a released Qwen2.5-VL; the released small policy unless given.
         record: FILE:N, a record whose team, picture and words can be used and whose checker judges the plan.
         level: l1 (which robots), l2 (a plan) or l3 (trajectories), where no record says so.
@@ -48,7 +48,7 @@ def solve(
 
     known = None if record is None else _record(record)
     if known is None and OWN in (image, instruction):
-        raise UserError('"-" stands for a record\'s own picture or words: name one with --record FILE:N')
+        raise UserError('"own" stands for a record\'s picture or words: name one with --record FILE:N')
     asked = known or _new_record(level, robots)
     if image != OWN:
         asked = replace(asked, images=(_picture(Path(image)),), views=("global",))

@@ -82,7 +82,10 @@ class ServerAnswers:
             pictures = () if self._blind else chosen_images(record, self._views)
             content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": _url(p)}} for p in pictures]
             content.append({"type": "text", "text": record.instruction})
-            chat = [{"role": "system", "content": record.system}, {"role": "user", "content": content}]
+            chat: list[dict[str, Any]] = [
+                {"role": "system", "content": record.system},
+                {"role": "user", "content": content},
+            ]
             found.append(self._client.complete(chat, 0.0, self._max_new_tokens).text)
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,9 +28,10 @@ _KNOWN = 3000  # training records whose answers the controls know
 @COMMANDS.register("viki evaluate", paper="2506.09049")
 def evaluate(
     model: str, data: list[Path], out: Path, split: list[str] | None = None, level: str | None = None,
-    views: str | None = None, num: int | None = None, blind: Path | None = None, strict: bool = False,
-    batch_size: int = 32, max_new_tokens: int = 320, server_model: str = "", key_variable: str = "OPENAI_API_KEY",
-    price_in: float = 0.0, price_out: float = 0.0, max_cost: float | None = None, seed: int = 0,
+    views: str | None = None, num: int | None = None, before: Path | None = None, blind: Path | None = None,
+    strict: bool = False, batch_size: int = 32, max_new_tokens: int = 320, server_model: str = "",
+    key_variable: str = "OPENAI_API_KEY", price_in: float = 0.0, price_out: float = 0.0,
+    max_cost: float | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
     """Evaluate a vision-language model on records, ours or released ones, beside controls.
 
@@ -45,6 +47,7 @@ def evaluate(
         level: l1, l2 or l3 only; all that the data holds unless given.
         views: `all` pictures or the `global` one; as the policy was trained unless given.
         num: so many records of each split at most, evenly.
+        before: folder of the policy that reinforcement began with, for a row of its own.
         blind: folder of a policy that was trained without pictures.
         strict: judge plans by the mended checker.
         batch_size: records at a time.
@@ -77,11 +80,13 @@ def evaluate(
         }
     else:
         policy = _on_device(VikiPolicy.load(model))
-        size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        size: dict[str, Any] = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
         answerers = {
             "model": PolicyAnswers(policy, views=views, **size),
             "no pictures": PolicyAnswers(policy, blind=True, **size),
         }
+        if before is not None:
+            answerers["before"] = PolicyAnswers(_on_device(VikiPolicy.load(before)), views=views, **size)
         if blind is not None:
             answerers["trained blind"] = PolicyAnswers(_on_device(VikiPolicy.load(blind)), blind=True, **size)
     answerers |= {CONSTANT: ConstantAnswer(known), "random": RandomAnswers(known, seed)}

@@ -62,6 +62,11 @@ class PolicyBatch:
     def __len__(self) -> int:
         return len(self.tokens_PN)
 
+    def pin_memory(self) -> PolicyBatch:
+        """The same in page-locked memory, from which copies to a GPU do not wait."""
+        kept = {n: x for n, x in vars(self).items() if isinstance(x, Tensor) and n != "grids_I2"}
+        return replace(self, **{name: value.pin_memory() for name, value in kept.items()})
+
     def to(self, device: torch.device | str) -> PolicyBatch:
         """The same on a device; the grids stay on the CPU."""
         moved = {

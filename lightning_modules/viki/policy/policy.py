@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from ....datamodules.sources.hub import fetch_hub
+from ....datamodules.sources.models import no_progress_bars
 from ....registry import UserError
 from .asked import Asked
 from .batch import Completions, PolicyBatch, Prompt
@@ -79,7 +80,8 @@ class VikiPolicy(nn.Module):
             )
         texts, pictures = Texts.load(folder), PictureSettings.load(folder)
         try:
-            model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+            with no_progress_bars():
+                model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         except Exception as error:  # OSError, safetensors', transformers' and torch's own error types
             raise UserError(f"{folder}: is no Qwen2.5-VL: {str(error).splitlines()[0][:200]}") from None
         return cls(model, texts, pictures, Asked.load(folder))
@@ -90,7 +92,8 @@ class VikiPolicy(nn.Module):
         staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            self.model.save_pretrained(staging)
+            with no_progress_bars():
+                self.model.save_pretrained(staging)
             self.texts.save(staging)
             self.pictures.save(staging)
             self.asked.save(staging)
@@ -114,16 +117,28 @@ class VikiPolicy(nn.Module):
         """
         return self.encoder(prompts, completions).to(self.device)
 
-    def embed(self, batch: PolicyBatch) -> Tensor:
-        """Embedded prompts with their pictures, [P, N, D]."""
+    def picture_features(self, batch: PolicyBatch) -> Tensor | None:
+        """Features of all pictures' tokens in the order of the prompts, [T, D]; None without pictures."""
+        if not len(batch.grids_I2):
+            return None
+        grids = [(int(rows), int(columns)) for rows, columns in batch.grids_I2.tolist()]
+        visual = self.model.model.visual
+        floats_MC = self.pictures.floats(batch.patches_MC).to(visual.patch_embed.proj.weight.dtype)
+        return tower_features(visual, floats_MC, grids)
+
+    def embed(self, batch: PolicyBatch, features_TD: Tensor | None = None) -> Tensor:
+        """Embedded prompts with their pictures, [P, N, D].
+
+        Args:
+            batch: of `encode`.
+            features_TD: of `picture_features`, where they are known already.
+        """
         embeds_PND: Tensor = self._language.embed_tokens(batch.tokens_PN)
-        if len(batch.grids_I2):
-            grids = [(int(rows), int(columns)) for rows, columns in batch.grids_I2.tolist()]
-            visual = self.model.model.visual
-            floats_MC = self.pictures.floats(batch.patches_MC).to(visual.patch_embed.proj.weight.dtype)
-            features = tower_features(visual, floats_MC, grids).to(embeds_PND.dtype)
-            embeds_PND = embeds_PND.masked_scatter((batch.tokens_PN == self.texts.image)[..., None], features)
-        return embeds_PND
+        features_TD = self.picture_features(batch) if features_TD is None else features_TD
+        if features_TD is None:
+            return embeds_PND
+        seen_PN1 = (batch.tokens_PN == self.texts.image)[..., None]
+        return embeds_PND.masked_scatter(seen_PN1, features_TD.to(embeds_PND.dtype))
 
     @torch.no_grad()
     def generate(
@@ -157,7 +172,14 @@ class VikiPolicy(nn.Module):
         rows = [row[kept].tolist() for row, kept in zip(tokens_GL.cpu(), mask_GL.cpu(), strict=True)]
         return Completions(tokens_GL, mask_GL, log_probs_GL, self.texts.decode(rows))
 
-    def log_probs(self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float = 1.0) -> Tensor:
+    def log_probs(
+        self,
+        batch: PolicyBatch,
+        tokens_GL: Tensor,
+        mask_GL: Tensor,
+        temperature: float = 1.0,
+        features_TD: Tensor | None = None,
+    ) -> Tensor:
         """Log-probability of each token of completions given what stands before it, float32 [G, L], differentiable.
 
         Args:
@@ -165,14 +187,20 @@ class VikiPolicy(nn.Module):
             tokens_GL: completions, G a multiple of P, groups adjacent.
             mask_GL: True on their tokens; the result is 0 elsewhere.
             temperature: logits are divided by it, as in `generate`.
+            features_TD: of `picture_features`, where they are known already.
         """
-        return self.log_probs_and_entropy(batch, tokens_GL, mask_GL, temperature)[0]
+        return self.log_probs_and_entropy(batch, tokens_GL, mask_GL, temperature, features_TD)[0]
 
     def log_probs_and_entropy(
-        self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float = 1.0
+        self,
+        batch: PolicyBatch,
+        tokens_GL: Tensor,
+        mask_GL: Tensor,
+        temperature: float = 1.0,
+        features_TD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """As `log_probs`, and the entropy of each token's distribution in nats, float32 [G, L], without gradient."""
-        hidden_GLD = self._hidden(batch, tokens_GL, mask_GL)
+        hidden_GLD = self._hidden(batch, tokens_GL, mask_GL, features_TD)
         logits_GLV = self.model.lm_head(hidden_GLD).float() / temperature
         log_p_GLV = F.log_softmax(logits_GLV, -1)
         log_probs_GL = log_p_GLV.gather(2, tokens_GL[..., None])[..., 0]
@@ -180,7 +208,9 @@ class VikiPolicy(nn.Module):
             entropy_GL = -(log_p_GLV.exp() * log_p_GLV).sum(-1)
         return log_probs_GL.masked_fill(~mask_GL, 0.0), entropy_GL.masked_fill(~mask_GL, 0.0)
 
-    def _hidden(self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor) -> Tensor:
+    def _hidden(
+        self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, features_TD: Tensor | None = None
+    ) -> Tensor:
         """Hidden states that predict the completions' tokens, [G, L, D].
 
         With one completion a prompt, or gradient checkpointing, which knows no cache, everything goes through in one
@@ -188,7 +218,7 @@ class VikiPolicy(nn.Module):
         """
         group = len(tokens_GL) // len(batch)
         length = tokens_GL.shape[1]
-        embeds_PND = self.embed(batch)
+        embeds_PND = self.embed(batch, features_TD)
         next_position_G = batch.next_position_P.repeat_interleave(group)
         prompt_mask_GN = batch.mask_PN.repeat_interleave(group, 0)
         written_GLD = self._language.embed_tokens(tokens_GL)
@@ -198,7 +228,8 @@ class VikiPolicy(nn.Module):
             positions = torch.cat(
                 [batch.positions_APN.repeat_interleave(group, 1), completion_positions(next_position_G, length)], 2
             )
-            out = self._language(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
+            seen = self._seen(torch.cat([prompt_mask_GN, mask_GL], 1))
+            out = self._language(inputs_embeds=embeds, attention_mask=seen, position_ids=positions, use_cache=False)
             hidden: Tensor = out.last_hidden_state
             return hidden[:, -length - 1 : -1]
         cache = DynamicCache(config=self.model.config.get_text_config())
@@ -213,6 +244,18 @@ class VikiPolicy(nn.Module):
             position_ids=completion_positions(next_position_G, length - 1), past_key_values=cache, use_cache=True,
         )  # fmt: skip
         return torch.cat([first_G1D, out.last_hidden_state], 1)
+
+    def _seen(self, mask_GN: Tensor) -> Tensor:
+        """What each token of whole sequences may look at, bool [G, 1, N, N].
+
+        Padding looks at itself: a row that sees nothing has no softmax, and in half precision its gradient can be NaN.
+        Attention that wants the mask of padding alone is given that.
+        """
+        if self._language.config._attn_implementation != "sdpa":
+            return mask_GN.long()
+        itself_NN = torch.eye(mask_GN.shape[1], dtype=torch.bool, device=mask_GN.device)
+        before_NN = torch.ones_like(itself_NN).tril()
+        return ((before_NN & mask_GN[:, None]) | itself_NN)[:, None]
 
     @property
     def _language(self) -> Any:

@@ -15,7 +15,7 @@ from .text import IMAGE, VIDEO, VISION_END, VISION_START, Texts
 
 _HEAD_DIM = 32
 SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"vocab": 768, "width": 128, "layers": 4, "vision_width": 128, "vision_depth": 3, "patch": 14},
+    "tiny": {"vocab": 768, "width": 128, "layers": 3, "vision_width": 128, "vision_depth": 2, "patch": 14},
     "small": {"vocab": 1024, "width": 256, "layers": 6, "vision_width": 192, "vision_depth": 4, "patch": 14},
 }
 """vocab: at most so many tokens; width: of the text model; vision_width, vision_depth, patch: of the vision tower."""
@@ -49,7 +49,7 @@ def small_config(
     """A configuration of Qwen2.5-VL; every third block of the vision tower and the last one see the whole picture."""
     heads = width // _HEAD_DIM
     text = {
-        "vocab_size": vocab, "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
+        "vocab_size": vocab, "hidden_size": width, "intermediate_size": 11 * width // 4, "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": heads // 2, "max_position_embeddings": 4096,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [6, 5, 5]},
         "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": texts.end, "pad_token_id": texts.pad,

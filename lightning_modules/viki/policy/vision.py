@@ -33,13 +33,17 @@ def tower_features(visual: Any, floats_MC: Tensor, grids: list[tuple[int, int]])
         grid = torch.tensor([[1, *grid] for grid in grids], device=floats_MC.device)
         features: Tensor = visual(floats_MC, grid_thw=grid).pooler_output
         return features
-    parts: list[Tensor | None] = [None] * len(grids)
-    pieces = floats_MC.split(sizes)
-    for shape in sorted(set(grids)):
+    shapes = sorted(set(grids))
+    if len(shapes) == 1:
+        return _same_shape(visual, floats_MC.unflatten(0, (len(grids), -1)), shapes[0]).flatten(0, 1)
+    pieces, made, places = floats_MC.split(sizes), [], []
+    merged = torch.tensor(sizes) // visual.config.spatial_merge_size**2
+    starts = merged.cumsum(0) - merged
+    for shape in shapes:
         at = [k for k, grid in enumerate(grids) if grid == shape]
-        for k, part in zip(at, _same_shape(visual, torch.stack([pieces[k] for k in at]), shape), strict=True):
-            parts[k] = part
-    return torch.cat([part for part in parts if part is not None])
+        made.append(_same_shape(visual, torch.stack([pieces[k] for k in at]), shape).flatten(0, 1))
+        places.append((starts[at][:, None] + torch.arange(int(merged[at[0]]))).flatten())
+    return torch.cat(made)[torch.cat(places).argsort().to(floats_MC.device)]
 
 
 def _same_shape(visual: Any, floats_IMC: Tensor, shape: tuple[int, int]) -> Tensor:

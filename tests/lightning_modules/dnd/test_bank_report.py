@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy
 import pytest
+import torch
 
+from fulgurite.lightning_modules.dnd.bank_compare import _Work
 from fulgurite.lightning_modules.dnd.bank_report import bank_results, given_back, intervals
 
 TASKS = [f"task{i}" for i in range(20)]
@@ -60,3 +62,22 @@ def test_shares_of_a_gain_leave_out_tasks_without_one() -> None:
     found = given_back(known, ["plain"])
     assert found["metrics"] == {"test/given_back/plain": pytest.approx(0.5)}
     assert given_back({"no use": known["no use"]}, ["plain"])["tables"] == []
+
+
+def test_a_generator_gets_full_precision_from_states_kept_in_half() -> None:
+    """CPU kernels mix the two, GPU kernels refuse: the network has to be given float32."""
+    seen: list[torch.dtype] = []
+
+    class Generator:
+        network = torch.nn.Identity()
+
+        def generate(self) -> None: ...
+
+        def adapter(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append(tokens.dtype)
+            return {}
+
+    work = object.__new__(_Work)
+    work._conditions = {("task", 0): torch.zeros(2, 3, 4, dtype=torch.float16)}
+    work._made(Generator(), "task", [], 0)
+    assert seen == [torch.float32]

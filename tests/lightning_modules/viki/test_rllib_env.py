@@ -30,14 +30,20 @@ def test_agents_are_named_by_type_and_waiting_goes_on(rllib_env):
 def test_stock_ppo_learns_a_step_with_a_module_an_embodiment(rllib_env):
     import ray
 
+    from fulgurite.datamodules.viki.tasks import problems
+    from fulgurite.lightning_modules.viki.multi_agent import play
+
     config = rllib_env.ppo_config({"num_records": 20, "max_steps": 8}, width=16)
     algorithm = config.training(train_batch_size_per_learner=64, minibatch_size=32, num_epochs=1).build_algo()
     try:
-        before = algorithm.get_module("wheeled").actor[0].weight.detach().clone()
+        before = {k: algorithm.get_module(k).actor.first.weight.detach().clone() for k in ("wheeled", "humanoid")}
         algorithm.train()
-        assert not before.equal(algorithm.get_module("wheeled").actor[0].weight)
-        done, quick = rllib_env.success(algorithm, rllib_env.problems("test", 12, 0, 2))
-        assert 0 <= quick <= done <= 1
+        for kind, weight in before.items():
+            assert not weight.equal(algorithm.get_module(kind).actor.first.weight), kind
+        assert not before["wheeled"].equal(before["humanoid"])
+        tasks = problems("test", 12, 0, 2)
+        likeliest = lambda env, seen: rllib_env.robots_act(algorithm, env, seen)  # noqa: E731
+        assert play(tasks, likeliest) == play(tasks, likeliest)
     finally:
         algorithm.stop()
         ray.shutdown()
