@@ -18,17 +18,20 @@ from .contest import BLOCK, SHAPES, Shape, band_mask, error, measured, random_ma
 
 SCHEMA_VERSION = 1
 DENSE = {"cudnn": peers.cudnn, "flash": peers.flash, "flash4": peers.flash4}
-SPARSE = ("flex128", "flex64", "paro", "paro_bf16")
+SPARSE = {
+    "flash4_128": (peers.flash4_blocks, 128), "flash4_64": (peers.flash4_blocks, 64),
+    "flex128": (peers.flex, 128), "flex64": (peers.flex, 64),
+}  # fmt: skip
+OURS = ("paro", "paro_bf16")
 COLUMNS = ("shape", "mask", "density", "who", "kernel_ms", "all_in_ms", "x_cudnn", "tflops", "error")
 
 
 @COMMANDS.register("bench attention", paper="2506.16054")
 def bench(
     shapes: str = "cogvideox,wan480,wan720,flux",
-    peers: str = "cudnn,flash,flash4,flex128,flex64,paro,paro_bf16",
+    peers: str = "cudnn,flash,flash4,flash4_128,flash4_64,flex128,flex64,paro,paro_bf16",
     masks: str = "random,band",
     densities: str = "0.5,0.3,0.2",
-    variants: bool = False,
     seed: int = 0,
     json: Path | None = None,
     plot: Path | None = None,
@@ -36,17 +39,17 @@ def bench(
     """Time and error of attention backends on one GPU: the kernel alone, and all-in (order, rounding, lists of blocks,
     order undone), dense and under block masks.
 
-    Masks keep 64x64 blocks, other ones for every head; `flex128` is timed on masks that keep blocks of 128 at the same
-    density, its best case, and on the mask of 64 coarsened to 128 (`flex128 64>128`). Times are medians by CUDA events;
-    ratios are to dense cuDNN in the same run, all-in. Errors are relative L2 distances from float32 attention under the
-    contestant's own mask. A contestant that cannot run is named with the reason.
+    Masks keep 64x64 blocks, other ones for every head; `flex128` and `flash4_128` are timed on masks that keep blocks
+    of 128 at the same density, their best case, and on the mask of 64 coarsened to 128 (`flex128 64>128`). Times are
+    medians by CUDA events; ratios are to dense cuDNN in the same run, all-in. Errors are relative L2 distances from
+    float32 attention under the contestant's own mask. A contestant that cannot run is named with the reason.
 
     Args:
         shapes: names among cogvideox, wan480, wan720, flux, small, with commas.
-        peers: contestants: cudnn, flash, flash4 (dense), flex128, flex64, paro, paro_bf16 (its control).
+        peers: contestants: cudnn, flash, flash4 (dense), flash4_128, flash4_64, flex128, flex64, paro, paro_bf16 (its
+            control). flash4 is FlashAttention-4, of the package flash-attn-4.
         masks: random, band.
         densities: shares of kept blocks.
-        variants: time every compiled form of our kernel, beside the one that is used.
         seed: of inputs, orders and masks.
         json: file for the numbers.
         plot: PNG to draw.
@@ -55,7 +58,7 @@ def bench(
         UserError: for an unknown name, a density that is no share, or without a CUDA GPU.
     """
     chosen = _names("--shapes", shapes, tuple(SHAPES))
-    who = _names("--peers", peers, (*DENSE, *SPARSE))
+    who = _names("--peers", peers, (*DENSE, *SPARSE, *OURS))
     kinds = _names("--masks", masks, ("random", "band"))
     shares = _shares(densities)
     if not torch.cuda.is_available():
@@ -66,7 +69,7 @@ def bench(
     failed: dict[str, str] = {}
     for name in chosen:
         base: float | None = None
-        for row in _rows(name, SHAPES[name], who, kinds, shares, variants, seed, device, failed):
+        for row in _rows(name, SHAPES[name], who, kinds, shares, seed, device, failed):
             base = row["all_in_ms"] if row["who"] == "cudnn" else base
             row["x_cudnn"] = None if base is None else base / row["all_in_ms"]
             rows.append(row)
@@ -96,7 +99,6 @@ def _rows(
     who: list[str],
     kinds: list[str],
     shares: list[float],
-    variants: bool,
     seed: int,
     device: torch.device,
     failed: dict[str, str],
@@ -112,8 +114,7 @@ def _rows(
     blocks = -(-shape.tokens // BLOCK)
     ours = {}
     if "paro" in who:
-        first, *others = peers.native.ALL_VARIANTS[shape.width]
-        ours = {"paro": first} | {v.name.removeprefix("attention_"): v for v in others if variants}
+        ours = {"paro": peers.native.VARIANTS[shape.width]}
     if "paro_bf16" in who:
         ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
 
@@ -144,11 +145,18 @@ def _rows(
             keep = _mask(mask, shape.heads, blocks, density, seed, device)
             wide = _mask(mask, shape.heads, -(-blocks // 2), density, seed, device)
             doubled = wide.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :blocks, :blocks].contiguous()
-            if "flex128" in who:
-                yield contest("flex128", lambda t: peers.flex(t, 128), mask, density, doubled, perm)
-                yield contest("flex128 64>128", lambda t: peers.flex(t, 128), mask, density, keep, perm)
-            if "flex64" in who:
-                yield contest("flex64", lambda t: peers.flex(t, 64), mask, density, keep, perm)
+            for label, (peer, block) in SPARSE.items():
+                if label not in who:
+                    continue
+
+                def make(task: Any, peer: Any = peer, block: int = block) -> Any:
+                    return peer(task, block)
+
+                if block == 128:
+                    yield contest(label, make, mask, density, doubled, perm)
+                    yield contest(f"{label} 64>128", make, mask, density, keep, perm)
+                else:
+                    yield contest(label, make, mask, density, keep, perm)
         for label, variant in ours.items():
             yield contest(label, lambda t, v=variant: peers.paro(t, v), mask, density, keep, perm)
 

@@ -81,32 +81,40 @@ def flash4(task: Task) -> Contestant:
     return Contestant(run, run, None, {})
 
 
+def flash4_blocks(task: Task, block: int) -> Contestant:
+    """FlashAttention-4 under the mask, in its blocks of 64 or coarsened to 128; reordered by PyTorch's gather.
+
+    Its tiles are as wide as the blocks: by itself it would take others, which allow no such mask at 64 channels.
+    """
+    from flash_attn.cute.block_sparsity import BlockSparseTensorsTorch
+    from flash_attn.cute.interface import _flash_attn_fwd
+
+    keep, count, index = _lists(task, block)
+    mask = BlockSparseTensorsTorch(torch.zeros_like(count), index, count, index, block_size=(block, block))
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        views = (t.transpose(1, 2) for t in (q, k, v))
+        made: Tensor = _flash_attn_fwd(*views, tile_mn=(block, block), block_sparse_tensors=mask)[0]
+        return made.transpose(1, 2)
+
+    return _reordering(task, BlockMask(keep, block), run)
+
+
 def flex(task: Task, block: int) -> Contestant:
     """FlexAttention under the mask, in its blocks of 64 or coarsened to 128; reordered by PyTorch's gather."""
     from torch.nn.attention.flex_attention import BlockMask as FlexMask
 
-    from .contest import coarsened
-
-    assert task.keep_1HRC is not None
-    keep = task.keep_1HRC if block == 64 else coarsened(task.keep_1HRC, block // 64)
-    count, index = keep.sum(-1, dtype=torch.int32), keep.int().argsort(dim=-1, descending=True, stable=True).int()
+    keep, count, index = _lists(task, block)
     size = task.q_BHND.shape[2]
     mask = FlexMask.from_kv_blocks(
         torch.zeros_like(count), index, count, index, BLOCK_SIZE=block, seq_lengths=(size, size), compute_q_blocks=False
     )
     options: dict[str, Any] = {"BLOCK_M": 64, "BLOCK_N": 64} if block == 64 else {}
-    perm = task.permutation_HN.long()
-    back = inverse(perm)
-    q, k, v = (reorder(t, perm) for t in (task.q_BHND, task.k_BHND, task.v_BHND))
 
-    def kernel() -> Tensor:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return _flex()(q, k, v, block_mask=mask, kernel_options=options)
 
-    def all_in() -> Tensor:
-        ordered = (reorder(t, perm) for t in (task.q_BHND, task.k_BHND, task.v_BHND))
-        return reorder(_flex()(*ordered, block_mask=mask, kernel_options=options), back)
-
-    return Contestant(kernel, all_in, BlockMask(keep, block), {})
+    return _reordering(task, BlockMask(keep, block), run)
 
 
 def paro(task: Task, variant: native.Variant) -> Contestant:
@@ -144,6 +152,28 @@ def _dense(task: Task, backend: SDPBackend) -> Contestant:
             return F.scaled_dot_product_attention(task.q_BHND, task.k_BHND, task.v_BHND)
 
     return Contestant(run, run, None, {})
+
+
+def _lists(task: Task, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The mask in blocks of `block`; for each of its rows how many are kept, and which, the kept ones first (int32)."""
+    from .contest import coarsened
+
+    assert task.keep_1HRC is not None
+    keep = task.keep_1HRC if block == 64 else coarsened(task.keep_1HRC, block // 64)
+    return keep, keep.sum(-1, dtype=torch.int32), keep.int().argsort(dim=-1, descending=True, stable=True).int()
+
+
+def _reordering(task: Task, mask: BlockMask, run: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Contestant:
+    """A contestant that computes tokens in the mask's order, and has PyTorch bring them into it and back."""
+    perm = task.permutation_HN.long()
+    back = inverse(perm)
+    ready = [reorder(t, perm) for t in (task.q_BHND, task.k_BHND, task.v_BHND)]
+
+    def all_in() -> Tensor:
+        q, k, v = (reorder(t, perm) for t in (task.q_BHND, task.k_BHND, task.v_BHND))
+        return reorder(run(q, k, v), back)
+
+    return Contestant(lambda: run(*ready), all_in, mask, {})
 
 
 @cache

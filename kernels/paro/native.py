@@ -29,14 +29,14 @@ class Variant:
         width: channels of a head.
         blocks: key blocks a step.
         slots: steps whose keys and values are on the chip.
-        residents: thread blocks a multiprocessor.
+        groups: warpgroups of a thread block that compute, each its own rows; another one loads.
         numbers: `int8`, or `bf16`: the control.
     """
 
     width: int
     blocks: int
     slots: int
-    residents: int
+    groups: int
     numbers: str = "int8"
 
     @property
@@ -47,36 +47,30 @@ class Variant:
     @property
     def name(self) -> str:
         """Of the kernel."""
-        return f"attention_{self.numbers}_d{self.width}_k{self.blocks}_s{self.slots}_c{self.residents}"
-
-    @property
-    def tile_bytes(self) -> int:
-        """Of 64 tokens of a head."""
-        return BLOCK * self.width * (1 if self.numbers == "int8" else 2)
+        form = f"d{self.width}_k{self.blocks}_s{self.slots}_g{self.groups}"
+        return f"attention_{self.numbers}_{form}"
 
     @property
     def shared_bytes(self) -> int:
-        """Dynamic shared memory: the queries' tile, the ring, its barriers."""
-        return self.tile_bytes * (1 + 2 * self.blocks * self.slots) + 8 * (2 * self.slots + 1)
+        """Dynamic shared memory: each group's tile of queries, ring, key steps and barriers."""
+        tile = BLOCK * self.width * (1 if self.numbers == "int8" else 2)
+        small = 16 * (1 + self.blocks * self.slots) + 8 * (2 * self.slots + 2)
+        return self.groups * (tile * (1 + 2 * self.blocks * self.slots) + small)
 
 
-# for each width, the one that is used first: the quickest over densities (kernels/README.md); `fulgurite bench
-# attention --variants true` times them all
-ALL_VARIANTS = {
-    64: (Variant(64, 2, 4, 3), Variant(64, 1, 6, 4)),
-    128: (Variant(128, 1, 4, 3), Variant(128, 2, 3, 2)),
-}
-CONTROLS = {64: Variant(64, 1, 4, 3, "bf16"), 128: Variant(128, 1, 3, 2, "bf16")}
+VARIANTS = {64: Variant(64, 2, 4, 3), 128: Variant(128, 1, 4, 3)}
+CONTROLS = {64: Variant(64, 1, 4, 3, numbers="bf16"), 128: Variant(128, 1, 3, 2, numbers="bf16")}
 
 
 class Arguments(ctypes.Structure):
     """`Arguments` of cuda/walk.cuh."""
 
     _fields_ = [
-        *((name, _POINTER) for name in ("q", "k", "v", "q_step", "k_meta", "v_step", "work", "count", "column")),
-        *((name, _POINTER) for name in ("permutation", "out")),
+        *((name, _POINTER) for name in ("q", "k", "v", "q_step", "k_meta", "v_step")),
+        *((name, _POINTER) for name in ("work", "next", "count", "column", "permutation", "out")),
         *((name, _LONG) for name in ("out_b", "out_h", "out_n")),
-        *((name, _INT) for name in ("num_heads", "num_blocks", "num_tokens", "mask_heads", "mask_batches", "out_half")),
+        *((name, _INT) for name in ("num_heads", "num_blocks", "num_tokens", "mask_heads", "mask_batches")),
+        *((name, _INT) for name in ("num_items", "out_half")),
     ]
 
 
@@ -129,11 +123,13 @@ class Lists:
         count: int32 [b, h, R], how many a row keeps.
         column: int16 (read as unsigned) [b, h, R, C], which; the first `count` of a row.
         work: int32 [B * H * R], rows in the order in which they are computed: head by head, the longest first.
+        next: int32 [2], zeros between launches: how many of them are taken, how many have found none left.
     """
 
     count: Tensor
     column: Tensor
     work: Tensor
+    next: Tensor
 
 
 def why_not(device: torch.device, dtype: torch.dtype, width: int) -> str:
@@ -168,16 +164,16 @@ def lists_of(bits_bhRX: Tensor, batch: int, heads: int) -> Lists:
     b, h, size, _ = bits.shape
     count = torch.empty(b, h, size, dtype=torch.int32, device=bits.device)
     column = torch.empty(b, h, size, size, dtype=torch.int16, device=bits.device)
-    work = torch.empty(batch * heads * size, dtype=torch.int32, device=bits.device)
+    work, next_two = (torch.empty(n, dtype=torch.int32, device=bits.device) for n in (batch * heads * size, 2))
     rows, index = b * h * size, bits.device.index
     with torch.cuda.device(bits.device):
         pointers = (_POINTER(t.data_ptr()) for t in (bits, count, column))
         columns = kernel("prepass.fatbin", "kept_columns", 0, index)
         launch(columns, ((rows + 3) // 4, 1, 1), 128, 0, *pointers, _INT(rows), _INT(size))
-        pointers = (_POINTER(t.data_ptr()) for t in (count, work))
+        pointers = (_POINTER(t.data_ptr()) for t in (count, work, next_two))
         longest = kernel("prepass.fatbin", "longest_first", 0, index)
         launch(longest, ((size + 127) // 128, batch * heads, 1), 128, 0, *pointers, *map(_INT, (size, heads, h, b)))
-    return Lists(count, column, work)
+    return Lists(count, column, work, next_two)
 
 
 def quantise(
@@ -237,17 +233,19 @@ def attend(
 ) -> None:
     """Attention over kept blocks, written to the tokens' own places of `out_BHND` (bfloat16 or float16)."""
     _, heads, size, width = given.shape
-    variant = variant or ALL_VARIANTS[width][0]
+    variant = variant or VARIANTS[width]
     blocks, device = given.q.shape[1], given.q.device
     arguments = Arguments(
         *(t.data_ptr() for t in (given.q, given.k, given.v, given.q_step, given.k_meta, given.v_step)),
-        *(t.data_ptr() for t in (lists.work, lists.count, lists.column, permutation_HN, out_BHND)),
+        *(t.data_ptr() for t in (lists.work, lists.next, lists.count, lists.column, permutation_HN, out_BHND)),
         *out_BHND.stride()[:3],
-        heads, blocks, size, lists.count.shape[1], lists.count.shape[0], int(out_BHND.dtype == torch.float16),
+        heads, blocks, size, lists.count.shape[1], lists.count.shape[0],
+        lists.work.numel(), int(out_BHND.dtype == torch.float16),
     )  # fmt: skip
     with torch.cuda.device(device):
         function = kernel(variant.file, variant.name, variant.shared_bytes, device.index)
-        launch(function, (lists.work.numel(), 1, 1), 128, variant.shared_bytes, arguments)
+        thread_blocks = min(torch.cuda.get_device_properties(device).multi_processor_count, lists.work.numel())
+        launch(function, (thread_blocks, 1, 1), 128 * (variant.groups + 1), variant.shared_bytes, arguments)
 
 
 def paro_forward(

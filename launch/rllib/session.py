@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -38,11 +39,14 @@ def ray_session(settings: RllibSettings) -> Iterator[None]:
     for talker in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(talker).setLevel(logging.ERROR)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)  # sockets want a short path
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             num_cpus=settings.num_env_runners + settings.num_learners + 1, include_dashboard=False, _temp_dir=folder,
             object_store_memory=settings.object_store_mb * 10**6, logging_level=logging.ERROR, log_to_driver=False,
         )  # fmt: skip
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, with another exit status
         yield
     finally:
         ray.shutdown()

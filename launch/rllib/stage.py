@@ -14,6 +14,7 @@ from ...datamodules.files import write_json
 from ...registry import UserError
 from ..config.settings import Settings
 from ..lightning import build
+from ..stages.termination import EXIT_STATUS
 from .checkpoints import newest, save
 from .metrics import IterationProgress, MetricsLog
 from .session import apply_settings, ray_session
@@ -128,9 +129,9 @@ class _Stops:
             KeyboardInterrupt: for Ctrl-C.
             SystemExit: for SIGTERM.
         """
-        number = self.asked
-        self.__exit__()
-        signal.raise_signal(number)
+        if self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(EXIT_STATUS)
 
     def _note(self, number: int, frame: Any) -> None:
         if self.asked:

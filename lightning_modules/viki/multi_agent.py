@@ -100,7 +100,7 @@ class VikiMultiAgentModule(LightningModule):
         teams: dict[str, Team] = {
             "trained, one draw": functools.partial(robots_act, algorithm, draw=draw),
             "trained, likeliest actions": functools.partial(robots_act, algorithm),
-            "greedy, one step ahead": greedy,
+            "greedy, one step ahead": functools.partial(greedy, draw=draw),
             "random": functools.partial(at_random, draw=draw),
         }
         rows = [["planner", 1.0, 1.0, float(numpy.mean([task.num_steps for task in tasks]))]]
@@ -143,23 +143,23 @@ def at_random(env: VikiMultiAgentEnv, observations: Observations, draw: numpy.ra
     return {a: int(draw.choice(numpy.flatnonzero(seen["action_mask"]))) for a, seen in observations.items()}
 
 
-def greedy(env: VikiMultiAgentEnv, observations: Observations) -> dict[str, int]:
+def greedy(env: VikiMultiAgentEnv, observations: Observations, draw: numpy.random.Generator) -> dict[str, int]:
     """One robot after the other takes the action after which the planner's bound on the steps to go is lowest, given
-    what those before it do; the first of equal ones.
+    what those before it do; any of equal ones.
     """
     chosen: dict[str, int] = {}
     commands: list[Any] = []
     for agent, seen in observations.items():
-        index, best = env.problem.agent_index[agent], (float("inf"), 0)
+        index, best = env.problem.agent_index[agent], (float("inf"), 0.0, 0)
         for action in map(int, numpy.flatnonzero(seen["action_mask"])):
             command = env.view.command(index, action)
             if command and (refusal(env.state, command, STRICT) or clash(env.state, [*commands, command], STRICT)):
                 continue
             after = env.state.copy()
             apply(after, [*commands, *([command] if command else [])], STRICT, env.state)
-            best = min(best, (steps_to_go(after, STRICT), action))
-        chosen[agent] = best[1]
-        taken = env.view.command(index, best[1])
+            best = min(best, (steps_to_go(after, STRICT), draw.random(), action))
+        chosen[agent] = best[2]
+        taken = env.view.command(index, best[2])
         commands += [taken] if taken else []
     return chosen
 

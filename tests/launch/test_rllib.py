@@ -37,7 +37,7 @@ def test_an_experiment_says_its_runner():
         (("--runner", "rlib"), "no runner 'rlib'\nDid you mean 'rllib'"),
         (("--rllib.iteration", "3"), "no argument 'iteration'\nDid you mean 'iterations'"),
         (("--rllib.iterations", "many"), "'iterations' is int"),
-        (("--model.widht", "3"), "no argument 'widht'"),
+        (("--model.widthx", "3"), "no argument 'widthx'"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(flags, text):

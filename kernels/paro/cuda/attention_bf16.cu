@@ -35,13 +35,13 @@ __device__ void arrange(const PrepassArguments& p) {
   }
 }
 
-#define VARIANT(D, STAGES, CTAS)                                                                                  \
-  extern "C" __global__ void __launch_bounds__(128, CTAS)                                                        \
-      attention_bf16_d##D##_k1_s##STAGES##_c##CTAS(const __grid_constant__ Arguments p) {                         \
-    attend<Bf16<D>, STAGES>(p);                                                                                   \
-  }                                                                                                               \
-  extern "C" __global__ void __launch_bounds__(128) arrange_bf16_d##D(const __grid_constant__ PrepassArguments p) { \
-    arrange<D>(p);                                                                                                \
+#define VARIANT(D, STAGES, GROUPS)                                                                                    \
+  extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)                                                 \
+      attention_bf16_d##D##_k1_s##STAGES##_g##GROUPS(const __grid_constant__ Arguments p) {                           \
+    stream<Bf16<D>, STAGES, GROUPS>(p);                                                                               \
+  }                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(128) arrange_bf16_d##D(const __grid_constant__ PrepassArguments p) {   \
+    arrange<D>(p);                                                                                                    \
   }
 
 VARIANT(64, 4, 3)

@@ -1,6 +1,6 @@
 // The same attention in bf16 with float sums: the control of the 8-bit kernel, with the same loop and lists.
 #pragma once
-#include "attend.cuh"
+#include "stream.cuh"
 
 struct FloatRows {
   static constexpr int PACKED = 16;
@@ -42,6 +42,11 @@ struct FloatRows {
     for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r]);
   }
 
+  __device__ float total(int r) const {
+    const float all = sum[r] + __shfl_xor_sync(~0u, sum[r], 1);
+    return all + __shfl_xor_sync(~0u, all, 2);
+  }
+
   // Pairs as wgmma reads them from registers: for 16 keys (row, row + 8) x (first 8 keys, last 8).
   static __device__ void pack(const float (&s)[32], uint32_t (&p)[16]) {
 #pragma unroll
@@ -60,19 +65,26 @@ struct FloatRows {
   }
 };
 
+struct Bf16Queries {
+  static constexpr bool HELD = false;
+  uint32_t at;
+  __device__ explicit Bf16Queries(const uint8_t* tile) : at(shared_address(tile)) {}
+};
+
 template <int WIDTH>
 struct Bf16 {
   static constexpr int D = WIDTH, KB = 1, TILE = 2 * BLOCK * D;
   static constexpr int PANEL = BLOCK * 128;  // 64 rows of 64 channels
   using Number = float;
   using Rows = FloatRows;
+  using Queries = Bf16Queries;
   static __device__ float start() { return 0.f; }
 
-  static __device__ void scores(float (&s)[32], uint32_t q, uint32_t k) {
+  static __device__ void scores(float (&s)[32], const Queries& q, uint32_t k) {
 #pragma unroll
     for (int step = 0; step < D / 16; ++step) {
       const int at = step / 4 * PANEL;
-      wgmma_bf16(s, descriptor(q + at, 128) + 2 * (step % 4), descriptor(k + at, 128) + 2 * (step % 4));
+      wgmma_bf16(s, descriptor(q.at + at, 128) + 2 * (step % 4), descriptor(k + at, 128) + 2 * (step % 4));
     }
   }
   static __device__ void values(float (&o)[D / 2], const uint32_t (&p)[16], uint32_t v) {

@@ -62,6 +62,22 @@ __device__ __forceinline__ void wgmma_s8(int (&d)[64], uint64_t a, uint64_t b) {
       : "l"(a), "l"(b));
 }
 
+// The same, a in registers.
+__device__ __forceinline__ void wgmma_s8(int (&d)[32], const uint32_t* a, uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 " REGISTERS_32 ", {%32,%33,%34,%35}, %36, p;\n}\n"
+      : KEEP_32("r", d)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+__device__ __forceinline__ void wgmma_s8(int (&d)[64], const uint32_t* a, uint64_t b) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 " REGISTERS_64 ", {%64,%65,%66,%67}, %68, p;\n}\n"
+      : KEEP_64("r", d)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 // d += a b^T, a in registers (u8), b in shared memory (s8). 64 x (64 or 128) x 32.
 __device__ __forceinline__ void wgmma_u8s8(int (&d)[32], const uint32_t* a, uint64_t b) {
   asm volatile(
@@ -132,6 +148,16 @@ __device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t b
           shared_address(to)),
       "l"(from), "r"(bytes), "r"(shared_address(barrier))
       : "memory");
+}
+
+// Registers of a thread, from here on in its branch; the kernel's launch bounds say how many all have at first.
+template <int COUNT>
+__device__ __forceinline__ void registers_give() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+template <int COUNT>
+__device__ __forceinline__ void registers_take() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
 
 __device__ __forceinline__ float exp2_fast(float x) {

@@ -209,11 +209,12 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 // The order in which a head's rows are computed, the longest first: work[place] = head * blocks + row.
-// count: [lists, blocks]; grid: (blocks / 128, heads over the batch).
+// count: [lists, blocks]; next: two counters, set to zero; grid: (blocks / 128, heads over the batch).
 extern "C" __global__ void __launch_bounds__(128)
-    longest_first(const int* count, int* work, int blocks, int heads, int mask_heads, int mask_batches) {
+    longest_first(const int* count, int* work, int* next, int blocks, int heads, int mask_heads, int mask_batches) {
   __shared__ int shared[128];
   const int bh = blockIdx.y, row = blockIdx.x * 128 + threadIdx.x;
+  if (bh == 0 && row < 2) next[row] = 0;
   const int* counts = count + (bh / heads % mask_batches * mask_heads + bh % heads % mask_heads) * blocks;
   const int mine = row < blocks ? counts[row] : 0;
   int place = 0;

@@ -1,4 +1,4 @@
-// What the attention kernels share: their arguments, and the ring of shared memory that a row's key blocks pass through.
+// What the attention kernels share: their arguments, what a row of blocks is, and how its output is written.
 #pragma once
 #include <stdint.h>
 
@@ -20,21 +20,22 @@ struct Arguments {
   const float* q_step;      // [B*H, blocks], times the scale of the scores and log2 e
   const KeyMeta* k_meta;    // [B*H, blocks]
   const float* v_step;      // [B*H, D]
-  const int* work;          // [B*H*blocks] which row of blocks each thread block computes: head * blocks + row
+  const int* work;          // [B*H*blocks] in which order rows of blocks are computed: head * blocks + row
+  int* next;                // [2] zeros; left as zeros: how many of them are taken, how many thread blocks are done
   const int* count;         // [lists, blocks] kept key blocks of a row
   const uint16_t* column;   // [lists, blocks, blocks] which, the first `count` of a row
   const int* permutation;   // [H, N] which token each place of the plan's order holds
   void* out;                // [B, H, N, D] in the tokens' own order
   int64_t out_b, out_h, out_n;  // its strides in elements
-  int num_heads, num_blocks, num_tokens, mask_heads, mask_batches, out_half;  // out_half: fp16 instead of bf16
+  int num_heads, num_blocks, num_tokens, mask_heads, mask_batches, num_items, out_half;  // out_half: fp16, not bf16
 };
 
 // One row of query blocks: where it stands, and which key blocks it keeps.
 struct Row {
   int head, row, batch_head, count;
   const uint16_t* column;
-  __device__ Row(const Arguments& p) {
-    int item = p.work[blockIdx.x];
+  __device__ Row(const Arguments& p, int place) {
+    const int item = p.work[place];
     batch_head = item / p.num_blocks;
     row = item % p.num_blocks;
     head = batch_head % p.num_heads;
@@ -44,69 +45,35 @@ struct Row {
   }
 };
 
-// STAGES slots of KB key tiles and KB value tiles. Each of the four warps fills a quarter of a slot (one that did it all
-// would keep the others waiting at the next product), and says when it is done with one.
-template <int TILE, int KB, int STAGES>
-struct Ring {
-  static constexpr int STAGE = 2 * KB * TILE, PIECE = STAGE / 4;
-  uint8_t* slots;
-  uint64_t *full, *empty;
-  const uint8_t* from;  // of this head: keys in the first two warps, values in the others
-  const uint16_t* column;
-  int count;
-  int filled = 0, fill_slot = 0, fill_phase = 0, coming;
+// One of the `each` of every thread block that take rows finds none left: the last makes the counters ready for the next
+// launch.
+__device__ inline void leave(const Arguments& p, int each) {
+  const unsigned last = gridDim.x * each - 1;
+  if (atomicInc(reinterpret_cast<unsigned*>(p.next) + 1, last) == last) p.next[0] = 0;
+}
 
-  __device__ void init() {
-    for (int s = 0; s < STAGES; ++s) {
-      barrier_init(full + s, 4);
-      barrier_init(empty + s, 4);
-    }
-  }
-  // The columns of step t: a last step of too few repeats the last column, and the kernel masks it.
-  __device__ int column_of(int t, int part) const { return column[min(t * KB + part, count - 1)]; }
-
-  // The first lane of each warp: the next step's piece. Its column was read when the piece before was sent.
-  __device__ void fill() {
-    const int warp = threadIdx.x / 32;
-    const int64_t offset = (int64_t)coming * TILE + (KB == 1 ? warp % 2 * PIECE : 0);
-    if (filled >= STAGES) barrier_wait(empty + fill_slot, fill_phase ^ 1);
-    barrier_expect(full + fill_slot, PIECE);
-    bulk_copy(slots + fill_slot * STAGE + warp * PIECE, from + offset, PIECE, full + fill_slot);
-    ++filled;
-    if (++fill_slot == STAGES) fill_slot = 0, fill_phase ^= 1;
-    read_ahead();
-  }
-  __device__ void read_ahead() { coming = column_of(filled, KB == 1 ? 0 : threadIdx.x / 32 % 2); }
-};
-
-// The tile of outputs [64, D], scaled, from the accumulators' layout to its tokens' rows. `area`: shared memory of
-// 64 * (2 D + 16) bytes that nobody reads any more.
+// The tile of outputs [64, D], scaled, from the accumulators' layout to its tokens' rows: a quad of lanes writes 16
+// bytes of a row at a time.
 template <int D, typename Value>
-__device__ void store_rows(const Arguments& p, const Row& at, uint8_t* area, Value value) {
-  constexpr int PITCH = 2 * D + 16;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+__device__ void write_rows(const Arguments& p, const Row& at, Value value) {
+  const int lane = threadIdx.x % 32, place = at.row * BLOCK + threadIdx.x / 32 % 4 * 16 + lane / 4;
+  const int64_t base = at.batch_head / p.num_heads * p.out_b + at.head * p.out_h;
+  const int* tokens = p.permutation + (int64_t)at.head * p.num_tokens;
+  char* to[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int token = tokens[min(place + 8 * r, p.num_tokens - 1)];
+    to[r] = reinterpret_cast<char*>(p.out) + 2 * (base + token * p.out_n) + lane % 4 * 4;
+  }
 #pragma unroll
   for (int i = 0; i < D / 2; i += 2) {
-    int r = warp * 16 + lane / 4 + (i / 2 % 2) * 8, d = i / 4 * 8 + lane % 4 * 2;
-    float x = value(i), y = value(i + 1);
+    const int r = i / 2 % 2;
+    const float x = value(i), y = value(i + 1);
     uint32_t both;
     if (p.out_half)
       asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
     else
       asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
-    *reinterpret_cast<uint32_t*>(area + r * PITCH + d * 2) = both;
-  }
-  __syncwarp();
-  constexpr int LANES = D / 8;  // 16 bytes each, for a row
-  const int64_t base = at.batch_head / p.num_heads * p.out_b + at.head * p.out_h;
-  const int* tokens = p.permutation + (int64_t)at.head * p.num_tokens;
-#pragma unroll
-  for (int r = lane / LANES; r < 16; r += 32 / LANES) {
-    int place = at.row * BLOCK + warp * 16 + r;
-    if (place < p.num_tokens) {
-      uint4 x = *reinterpret_cast<const uint4*>(area + (warp * 16 + r) * PITCH + lane % LANES * 16);
-      char* to = reinterpret_cast<char*>(p.out) + 2 * (base + tokens[place] * p.out_n) + lane % LANES * 16;
-      *reinterpret_cast<uint4*>(to) = x;
-    }
+    if (place + 8 * r < p.num_tokens) *reinterpret_cast<uint32_t*>(to[r] + i / 4 * 16) = both;
   }
 }

@@ -19,7 +19,8 @@ from fulgurite.registry import UserError
 
 GPU = torch.device("cuda", 0)
 OTHER_CHIP = "needs compute capability"
-SHARED_OF_A_MULTIPROCESSOR = 228 * 1024  # compute capability 9.0; each thread block takes 1 KB more than it asks for
+SHARED_OF_A_BLOCK = 227 * 1024  # compute capability 9.0
+REGISTERS_OF_A_MULTIPROCESSOR = 65536
 
 
 def pretend(monkeypatch, capability: tuple[int, int], triton: bool = True) -> None:
@@ -98,15 +99,24 @@ def test_arguments_have_the_same_fields_in_c_and_here(structure, file) -> None:
 
 
 @pytest.mark.parametrize("variant", [
-    *(v for variants in native.ALL_VARIANTS.values() for v in variants), *native.CONTROLS.values(),
+    *native.VARIANTS.values(), *native.CONTROLS.values(),
 ], ids=lambda v: v.name)  # fmt: skip
 def test_each_variant_is_compiled_and_fits_a_multiprocessor(variant) -> None:
-    assert variant.residents * (variant.shared_bytes + 1024) <= SHARED_OF_A_MULTIPROCESSOR
-    text = (FOLDER / f"attention_{variant.numbers}.cu").read_text()
-    if variant.numbers == "int8":
-        assert f"VARIANT({variant.width}, {variant.blocks}, {variant.slots}, {variant.residents})" in text
-    else:
-        assert f"VARIANT({variant.width}, {variant.slots}, {variant.residents})" in text
+    assert variant.shared_bytes <= SHARED_OF_A_BLOCK
+    compiled = (FOLDER / f"attention_{variant.numbers}.cu").read_text()
+    form = f"{variant.slots}, {variant.groups}"
+    blocks = f"{variant.blocks}, " if variant.numbers == "int8" else ""
+    assert f"VARIANT({variant.width}, {blocks}{form}" in compiled
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_warpgroups_share_out_the_registers_of_a_multiprocessor(groups) -> None:
+    """`setmaxnreg` waits for ever for registers that the thread block was not given at its launch."""
+    text = (FOLDER / "stream.cuh").read_text()
+    given = [re.search(kind + r"_REGISTERS\[\] = {0, 0, (\d+), (\d+)}", text) for kind in ("LOAD", "COMPUTE")]
+    load, compute = (int(found[groups - 1]) for found in given if found)
+    at_launch = REGISTERS_OF_A_MULTIPROCESSOR // (128 * (groups + 1)) // 8 * 8
+    assert load + groups * compute <= at_launch * (groups + 1)
 
 
 @pytest.mark.parametrize("name", build.NAMES)
@@ -114,7 +124,7 @@ def test_the_sources_compile_without_spills_or_serialised_products(name, tmp_pat
     if which("nvcc") is None:
         pytest.skip("needs CUDA's compiler, nvcc")
     said = build.compile_one(name, tmp_path / "made", "-cubin", "-Xptxas", "-v")
-    assert "C75" not in said, said  # ptxas: wgmma instructions are serialised
+    assert not re.search(r"C75(?!19)", said), said  # ptxas: wgmma instructions are serialised; 19: a fence was missing
     assert set(re.findall(r"(\d+) bytes spill", said)) == {"0"}
     if which("nvdisasm"):
         sass = subprocess.run(["nvdisasm", "-c", tmp_path / "made"], capture_output=True, text=True, check=True).stdout
