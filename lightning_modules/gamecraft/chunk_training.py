@@ -19,6 +19,7 @@ from torch import Tensor
 from ...datamodules.files import write_json
 from ...datamodules.gamecraft.camera import plucker_rays
 from .averaging import save_whole
+from .caption_states import CaptionStates
 from .captions_encoder import CaptionEncoder
 from .conditions import Conditions, encode_batch
 from .flow import TIMESTEPS
@@ -69,8 +70,7 @@ class ChunkTraining(AveragedTraining):
         # neither belongs to the checkpoint: both are read from their own folders
         self.frozen: dict[str, Any] = {} if vae is None else {"vae": trained(GameplayVAE, vae, "model.vae")}
         self.captions = CaptionEncoder()
-        self._caption_rows: dict[str, int] = {}
-        self._caption_bank: tuple[Tensor, ...] = ()
+        self._states = CaptionStates()
 
     @property
     def vae(self) -> GameplayVAE | None:
@@ -102,23 +102,10 @@ class ChunkTraining(AveragedTraining):
         )
 
     def caption_states(self, captions: list[str]) -> Captions:
-        """Token states, mask and pooled vectors on the device, where every caption is kept from its first use on."""
-        new = [caption for caption in dict.fromkeys(captions) if caption not in self._caption_rows]
-        if new:
-            with torch.random.fork_rng(devices=[]):  # a resumed run meets its first caption elsewhere
-                added = self.captions(new)
-            held = self._caption_bank
-            self._caption_bank = tuple(
-                torch.cat([*([held[i]] if held else []), part.to(self.device)]) for i, part in enumerate(added)
-            )
-            self._caption_rows |= {caption: len(self._caption_rows) + i for i, caption in enumerate(new)}
-        rows_B = torch.tensor([self._caption_rows[caption] for caption in captions])
-        if self.device.type == "cuda":  # from pinned memory, so that nothing waits for the device
-            rows_B = rows_B.pin_memory().to(self.device, non_blocking=True)
-        states, mask, pooled = (part[rows_B] for part in self._caption_bank)
-        return states, mask, pooled
+        """Token states, mask and pooled vectors on the device."""
+        return self._states(self.captions, captions, self.device)
 
-    def graphed(self, loss: Callable[..., Tensor], *networks: GameCraftTransformer) -> Callable[..., Tensor]:
+    def graphed(self, loss: Callable[..., Any], *networks: torch.nn.Module) -> Callable[..., Any]:
         """`loss(*networks, *inputs)` as a function of the inputs: as CUDA graphs where compiling is asked for."""
         if self._compile and self.device.type == "cuda" and self.trainer.world_size == 1:
             return GraphedLoss(loss, *networks)
@@ -214,6 +201,7 @@ def predict(
     rays_BFPYX: Tensor,
     captions: tuple[Tensor, ...],
     w_B: Tensor | None = None,
+    taps: list[Tensor] | None = None,
 ) -> Tensor:
     """Velocity [B, C, T, H, W] float32 of the chunk alone: what stands at the history's positions is left out.
 
@@ -225,10 +213,14 @@ def predict(
         rays_BFPYX: the camera.
         captions: token states, mask and pooled vectors.
         w_B: guidance weight of a distilled network, or None.
+        taps: a list to which every block's tokens [B, N, D] are added, the history's left out.
     """
     num_history = history_BCNHW.shape[2]
     tokens = network.camera_tokens(rays_BFPYX, num_history)
     hidden = network.model_input(noisy_BCTHW, history_BCNHW)
     guidance = None if w_B is None else w_B * TIMESTEPS
-    out = network(hidden, sigma_B * TIMESTEPS, *captions, camera_tokens=tokens, guidance=guidance)
+    found: list[Tensor] | None = None if taps is None else []
+    out = network(hidden, sigma_B * TIMESTEPS, *captions, camera_tokens=tokens, guidance=guidance, taps=found)
+    if taps is not None and found is not None:
+        taps += [x_BND.unflatten(1, (hidden.shape[2], -1))[:, num_history:].flatten(1, 2) for x_BND in found]
     return out[:, :, num_history:].float()

@@ -62,9 +62,12 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return made
 
 
-def with_channels_last(function: Callable[..., Tensor], x_BCFHW: Tensor, *rest: Any) -> Tensor:
+def with_channels_last(function: Callable[..., Tensor], x_BCFHW: Tensor, *rest: Any, any_batch: bool = False) -> Tensor:
     """A function of [B, F, H, W, C] called with [B, C, F, H, W], whose memory has channels last before and after."""
-    return compiled(function)(x_BCFHW.permute(0, 2, 3, 4, 1).contiguous(), *rest).permute(0, 4, 1, 2, 3)
+    x_BFHWC = x_BCFHW.permute(0, 2, 3, 4, 1).contiguous()
+    if any_batch and len(x_BFHWC) > 1:  # torch specialises on 1 by itself
+        torch._dynamo.mark_dynamic(x_BFHWC, 0)
+    return compiled(function)(x_BFHWC, *rest).permute(0, 4, 1, 2, 3)
 
 
 def convolved(padded_BCFHW: Tensor, causal: HunyuanVideoCausalConv3d) -> Tensor:
@@ -77,12 +80,15 @@ def convolved(padded_BCFHW: Tensor, causal: HunyuanVideoCausalConv3d) -> Tensor:
 class FusedResnetBlock(HunyuanVideoResnetBlockCausal3D):
     """The base's block: the same function of the same weights."""
 
+    any_batch = False  # compiled for every batch size at once
+
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, C, F, H, W] to [B, C', F, H, W]."""
         x = hidden_states
         for norm, causal in ((self.norm1, self.conv1), (self.norm2, self.conv2)):
             num_before = causal.time_causal_padding[4]
-            x = with_channels_last(norm_silu, x, norm.weight, norm.bias, norm.num_groups, norm.eps, num_before)
+            settings = (norm.weight, norm.bias, norm.num_groups, norm.eps, num_before)
+            x = with_channels_last(norm_silu, x, *settings, any_batch=self.any_batch)
             x = convolved(x, causal)
         shortcut = self.conv_shortcut
         return x + (hidden_states if shortcut is None else shortcut(hidden_states))
@@ -91,23 +97,34 @@ class FusedResnetBlock(HunyuanVideoResnetBlockCausal3D):
 class FusedUpsample(HunyuanVideoUpsampleCausal3D):
     """The base's upsampling and convolution."""
 
+    any_batch = False
+
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, C, F, H, W] to [B, C', 1 + (F - 1) t, H h, W w] by the factors t, h, w."""
         times, high, wide = (int(factor) for factor in self.upsample_factor)
         num_before = self.conv.time_causal_padding[4]
-        return convolved(with_channels_last(nearest, hidden_states, (times, high, wide), num_before), self.conv)
+        factors = (times, high, wide)
+        x = with_channels_last(nearest, hidden_states, factors, num_before, any_batch=self.any_batch)
+        return convolved(x, self.conv)
 
 
 class NormSilu(SteadyNorm):
     """The norm before the last convolution, SiLU included."""
 
+    any_batch = False
+
     def forward(self, input: Tensor) -> Tensor:
         """The shape and number format of the input."""
-        return with_channels_last(norm_silu, input, self.weight, self.bias, self.num_groups, self.eps, 0)
+        settings = (self.weight, self.bias, self.num_groups, self.eps, 0)
+        return with_channels_last(norm_silu, input, *settings, any_batch=self.any_batch)
 
 
-def fuse_blocks(vae: GameplayVAE) -> None:
+def fuse_blocks(vae: GameplayVAE, any_batch: bool = False) -> None:
     """Let an autoencoder compute by these blocks, in place; its weights and their names stay.
+
+    Args:
+        vae: the autoencoder.
+        any_batch: compile once for all batch sizes, where many come; else for each, which training is quicker by.
 
     Raises:
         UserError: if it pads space otherwise than by zeros.
@@ -122,3 +139,6 @@ def fuse_blocks(vae: GameplayVAE) -> None:
     for half in halves:
         half.conv_norm_out.__class__ = NormSilu
         half.conv_act = nn.Identity()
+    for module in vae.modules():
+        if isinstance(module, FusedResnetBlock | FusedUpsample | NormSilu):
+            module.any_batch = any_batch

@@ -20,6 +20,7 @@ from ..captions_encoder import CaptionEncoder
 from ..chunk_training import guided_samples
 from ..conditions import Conditions, encode_history
 from ..flow import sigmas
+from ..fused_blocks import fuse_blocks
 from ..pipeline import BANK
 from ..release import SAMPLING
 from ..transformer import GameCraftTransformer
@@ -88,7 +89,8 @@ class ChunkModel(Protocol):
 
     Attributes:
         name: for people.
-        seconds: time spent on generating so far, decoding included, on a GPU without the first of each shape.
+        seconds: time spent on generating so far: sampling and decoding, as for every chunk in play whose history is
+            the latents before it (the real history's encoding is left out); on a GPU without the first of each shape.
         num_chunks: chunks generated in that time.
     """
 
@@ -123,6 +125,7 @@ class DiffusionModel:
         guidance_scale: classifier-free guidance; 1 = none.
         guidance_w: weight given to a guidance-distilled network; None for a teacher.
         one_frame: show it the history's last frame alone.
+        noise_scale: factor of the noise that sampling starts with.
     """
 
     name: str
@@ -134,6 +137,7 @@ class DiffusionModel:
     guidance_scale: float = 1.0
     guidance_w: float | None = None
     one_frame: bool = False
+    noise_scale: float = 1.0
     seconds: float = 0.0
     num_chunks: int = 0
     _warm: set[tuple[int, ...]] = field(default_factory=set)
@@ -143,9 +147,9 @@ class DiffusionModel:
         """Frames uint8 [B, 33, 3, H, W] on the CPU."""
         device = self.transformer.device
         request = request.from_one_frame() if self.one_frame else request
-        start = _now(device)
         with self._precision():
             history = encode_history(self.vae, request.history_BTCHW.to(device)).float()
+            start = _now(device)
             cameras = (request.intrinsics_BT33, request.c2w_BT44)
             latents = self._sample(history, cameras, request.captions, request.seeds)
             frames = to_uint8(self.vae.decode_clips(latents))
@@ -176,7 +180,7 @@ class DiffusionModel:
         # the noise stands in for the latents that are asked for: only its shape is read
         given = Conditions(noise, history, k, c2w, self._caption_states(captions, device))
         return guided_samples(
-            self.transformer, given, self._caption_states([""], device), noise,
+            self.transformer, given, self._caption_states([""], device), self.noise_scale * noise,
             sigmas(self.num_steps, self.shift), self.guidance_scale, self.guidance_w,
         )  # fmt: skip
 
@@ -212,7 +216,7 @@ class Trained:
     Attributes:
         transformer: on the device, in eval mode.
         captions: the bank beside it, or MiniLM where there is none.
-        sampling: num_inference_steps, guidance_scale, guidance_w, shift.
+        sampling: num_inference_steps, guidance_scale, guidance_w, shift, noise_scale.
     """
 
     transformer: GameCraftTransformer
@@ -229,7 +233,8 @@ class Trained:
         try:
             net = GameCraftTransformer.from_pretrained(folder)
             sampling = json.loads((folder.parent / SAMPLING).read_text(encoding="utf-8"))
-            sampling = {k: sampling[k] for k in ("num_inference_steps", "guidance_scale", "guidance_w", "shift")}
+            names = ("num_inference_steps", "guidance_scale", "guidance_w", "shift")
+            sampling = {**{k: sampling[k] for k in names}, "noise_scale": sampling.get("noise_scale", 1.0)}
         except Exception as error:  # OSError, diffusers', JSON's and safetensors' own types
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
@@ -243,11 +248,12 @@ class Trained:
     def model(self, name: str, vae: GameplayVAE, num_steps: int, one_frame: bool = False) -> DiffusionModel:
         """This network at some number of steps, else sampled as its training says; `one_frame` hides older history."""
         scale, w, shift = (self.sampling[key] for key in ("guidance_scale", "guidance_w", "shift"))
-        return DiffusionModel(name, self.transformer, vae, self.captions, num_steps, shift, scale, w, one_frame)
+        noise = self.sampling["noise_scale"]
+        return DiffusionModel(name, self.transformer, vae, self.captions, num_steps, shift, scale, w, one_frame, noise)
 
 
 def load_vae(folder: Path, device: torch.device) -> GameplayVAE:
-    """A trained autoencoder.
+    """A trained autoencoder, on a GPU with fused blocks where it pads by zeros.
 
     Raises:
         UserError: if the folder holds none.
@@ -256,6 +262,8 @@ def load_vae(folder: Path, device: torch.device) -> GameplayVAE:
         net = GameplayVAE.from_pretrained(folder)
     except Exception as error:  # OSError, diffusers' and safetensors' own types
         raise UserError(f"{folder}: no trained autoencoder here: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda" and net.config.spatial_padding == "zeros":
+        fuse_blocks(net, any_batch=True)
     return net.eval().requires_grad_(False).to(device)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fulgurite.lightning_modules.gamecraft import fused_blocks
 from fulgurite.lightning_modules.gamecraft.autoencoder import autoencoder_loss
-from fulgurite.lightning_modules.gamecraft.fused_blocks import convolved, fuse_blocks
+from fulgurite.lightning_modules.gamecraft.fused_blocks import convolved, fuse_blocks, norm_silu, with_channels_last
 from fulgurite.lightning_modules.gamecraft.vae import GameplayVAE
 from fulgurite.registry import UserError
 
@@ -45,6 +45,19 @@ def test_fused_blocks_are_the_same_function(num_frames: int, monkeypatch: pytest
     assert wanted.keys() == dict(fused.named_parameters()).keys()
     for name, p in fused.named_parameters():
         torch.testing.assert_close(p.grad, wanted[name], atol=1e-4, rtol=1e-3)
+
+
+def test_one_compilation_serves_every_batch_size() -> None:
+    norm = torch.nn.GroupNorm(2, 8)
+    settings = (norm.weight, norm.bias, 2, norm.eps, 0)
+    compilations = torch._dynamo.utils.counters["stats"]
+    found = []
+    for size in (2, 3, 5):
+        x = torch.randn(size, 8, 3, 2, 4)
+        made = with_channels_last(norm_silu, x, *settings, any_batch=True)
+        torch.testing.assert_close(made, torch.nn.functional.silu(norm(x)), atol=1e-5, rtol=1e-4)
+        found.append(compilations["unique_graphs"])
+    assert found[0] > 0 and found[1] == found[2] == found[0]
 
 
 def test_other_padding_is_refused() -> None:
