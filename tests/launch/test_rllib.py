@@ -154,7 +154,14 @@ def left_behind(tmp_path, timeout_s=30):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak),
+    ],
+)
 def test_a_run_that_is_stopped_goes_on_and_leaves_no_process(start, tmp_path, number, status):
     process = start("--rllib.iterations", "500")
     wait_for_checkpoint(tmp_path, process)
