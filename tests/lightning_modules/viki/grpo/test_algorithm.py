@@ -59,6 +59,7 @@ def test_any_number_of_learners_takes_the_same_first_step(cluster, make_config, 
     torch.testing.assert_close(found[2], found[0], atol=1e-5, rtol=0)
 
 
+@pytest.mark.soak
 def test_a_killed_runner_is_stood_in_for_and_comes_back(cluster, make_config):
     algorithm = make_config().env_runners(num_env_runners=2).build_algo()
     try:
@@ -126,6 +127,7 @@ def test_tune_runs_two_trials(cluster, make_config, tmp_path):
     assert all(metrics["training_iteration"] == 2 for metrics in found.values())
 
 
+@pytest.mark.soak
 def test_evaluation_deals_validation_records_to_the_runners(cluster, make_config):
     config = make_config().env_runners(num_env_runners=2).evaluation(evaluation_interval=1, evaluation_duration=5)
     algorithm = config.build_algo()
