@@ -47,7 +47,7 @@ class Procedure:
             if chunk.page_start <= self.page_start and chunk.page_end >= self.page_end:
                 text = " ".join(tokens(chunk.text))
                 start = text.find(begin)
-                stop = text.rfind(end, start + len(begin)) if start >= 0 else -1
+                stop = text.find(end, start + len(begin)) if start >= 0 else -1
                 if stop >= 0:
                     inside = len(text[start : stop + len(end)].split())
                     if len(text.split()) - inside <= max(inside, MOST_AROUND):

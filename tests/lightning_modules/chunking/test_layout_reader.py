@@ -100,3 +100,20 @@ def test_solved_questions_set_closely_are_a_chunk_each(pdf: ModuleType, tmp_path
     for text, total in zip(solved, (7, 42, 38), strict=True):
         assert text.startswith("Question:") and text.endswith(f"Answer: The answer is {total}")
     assert not any("Answer" in heading for c in chunks for heading in c.headings)
+
+
+def test_a_procedure_s_chunk_begins_with_what_leads_in(pdf: ModuleType, tmp_path: Path, reader: LayoutReader) -> None:
+    sheet = pdf.Sheet().text(72, 60, "Pump Manual", 24, bold=True).text(72, 110, "Changing the filter", 16, bold=True)
+    keeps = ("The filter keeps sand and leaves out of the pump, and has to be changed once in a year at",
+             "least, in dusty places twice.")  # fmt: skip
+    full = ("A filter that is full makes the pump loud and hot, and the water turns brown after some",
+            "days, which does no harm to the pump.")  # fmt: skip
+    sheet.lines(72, 140, *keeps).lines(72, 176, *full)
+    sheet.lines(72, 212, "Filters are sold in boxes of ten, which last for some years.")
+    sheet.lines(72, 240, "To change the filter, do this:")
+    for number, words in enumerate(("Close the valve.", "Take out the old filter.", "Put in the new one."), 1):
+        sheet.text(72, 250 + 18 * number, f"{number}. {words}")
+    chunks = read(pdf.write_pdf(tmp_path / "pump.pdf", [sheet]), reader, 4)
+    [held] = [c.text for c in chunks if "Close the valve" in c.text]
+    assert "3. Put in the new one." in held and "do this:" in held
+    assert "keeps sand" not in held and any("keeps sand" in c.text for c in chunks)
