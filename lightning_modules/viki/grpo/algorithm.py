@@ -72,7 +72,7 @@ class GRPOConfig(AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> Any:
         """The policy's module."""
-        return module_spec(self.policy, self.data, self.max_new_tokens, self.temperature)
+        return module_spec(self.policy, self.data, self.max_new_tokens, self.temperature, self.group_size)
 
     def get_default_learner_class(self) -> type:
         """Our learner."""
