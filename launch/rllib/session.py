@@ -42,6 +42,7 @@ def ray_session(settings: RllibSettings) -> Iterator[None]:
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
+            address="local",  # else RAY_ADDRESS, where it is set, would name a cluster
             num_cpus=settings.num_env_runners + settings.num_learners + 1, include_dashboard=False, _temp_dir=folder,
             object_store_memory=settings.object_store_mb * 10**6, logging_level=logging.ERROR, log_to_driver=False,
         )  # fmt: skip

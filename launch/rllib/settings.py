@@ -15,7 +15,7 @@ class RllibSettings:
         gpus_per_env_runner: GPUs of each of them, also parts of one; what the machine has is shared out unless given.
         gpus_per_learner: the same for learners.
         evaluate_every: iterations between two evaluations; 0 for none.
-        evaluation_size: what an evaluation evaluates: validation records of GRPO, held-out tasks of robots.
+        evaluation_size: what an evaluation evaluates: validation records of GRPO, held-out episodes of robots.
         save_every: iterations between two checkpoints; `--max-time` and SIGTERM save too.
         object_store_mb: memory for what processes hand to each other.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from ...datamodules.files import atomic_write
 from ...datamodules.viki.actions import clash, refusal
 from ...datamodules.viki.bounds import steps_to_go
 from ...datamodules.viki.effects import apply
@@ -69,19 +71,26 @@ class VikiMultiAgentModule(LightningModule):
         if not isinstance(data, VikiTaskDataModule):
             raise UserError("viki_multi_agent needs tasks: `data: viki_tasks`")
         p, self.data = self.hparams, data
-        tasks = {name: data.hparams[name] for name in ("num_records", "team_size")} | {"max_steps": MAX_STEPS}
-        config = ppo_config(tasks, p["width"], p["seed"])
+        tasks = {name: data.hparams[name] for name in ("num_records", "team_size", "seed")} | {"max_steps": MAX_STEPS}
+        held_out = {**tasks, "split": "test", "num_records": data.hparams["num_test"]}
+        config = ppo_config(tasks, p["width"], p["seed"]).evaluation(evaluation_config={"env_config": held_out})
         return config.env_runners(num_envs_per_env_runner=p["num_envs"]).training(
             train_batch_size_per_learner=p["batch_size"], minibatch_size=p["minibatch_size"], num_epochs=p["epochs"],
             lr=p["lr"], gamma=p["gamma"], entropy_coeff=p["entropy_coefficient"],
         )  # fmt: skip
 
     def rllib_metrics(self, result: dict[str, Any]) -> dict[str, float]:
-        """Reward and length of the episodes of an iteration."""
-        runner = result["env_runners"]
-        found = {"train/reward": runner["episode_return_mean"], "train/steps": runner["episode_len_mean"]}
-        found["time/iteration_s"] = result["timers"]["training_step"]
-        return {name: float(value) for name, value in found.items()}
+        """Reward and length of the episodes that ended in an iteration, of those on held-out tasks where it evaluated
+        (`val`), and its time; what no episode tells is left out.
+        """
+        runners = {"train": result.get("env_runners"), "val": result.get("evaluation", {}).get("env_runners")}
+        found = {"time/iteration_s": float(result["timers"]["training_step"])}
+        for split, runner in runners.items():
+            for name, key in (("reward", "episode_return_mean"), ("steps", "episode_len_mean")):
+                value = float((runner or {}).get(key, math.nan))
+                if math.isfinite(value):
+                    found[f"{split}/{name}"] = value
+        return found
 
     def rllib_end(self, algorithm: Any, folder: Path) -> dict[str, Any]:
         """Write the networks and the figure; returns the table of held-out success."""
@@ -91,10 +100,10 @@ class VikiMultiAgentModule(LightningModule):
 
         p = self.hparams
         kinds = sorted(algorithm.config.policies)
-        (folder / "robots").mkdir(exist_ok=True)
         for kind in kinds:
             state = {k: v.detach().contiguous().cpu() for k, v in algorithm.get_module(kind).state_dict().items()}
-            save_file(state, folder / "robots" / f"{kind}.safetensors")
+            with atomic_write(folder / "robots" / f"{kind}.safetensors") as temporary:
+                save_file(state, temporary)
         tasks, team_size = self.data.test_tasks(), self.data.hparams["team_size"]
         draw = numpy.random.default_rng(p["seed"])
         teams: dict[str, Team] = {
@@ -177,5 +186,6 @@ def _draw(rows: list[list[Any]], file: Path, title: str) -> None:
     axis.set_xlim(0, 1)
     axis.set_xlabel(f"share of {title}")
     axis.legend(fontsize=7, loc="lower right")
-    figure.savefig(file, dpi=120)
+    with atomic_write(file) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
     pyplot.close(figure)

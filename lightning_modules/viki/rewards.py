@@ -19,6 +19,8 @@ from ...registry import Registry
 REWARDS = Registry("rewards")
 FORMAT_WEIGHT, ACCURACY_WEIGHT = 0.1, 0.9
 NUM_POINTS = 5
+POOLED_LEVELS = (1, 2)
+"""Levels whose accuracies may be averaged: at level 3 a constant answer has 0.83 to 0.9 of the released accuracy."""
 SHARP_SCALE_PX = 20.0
 _BETWEEN_BLOCKS = re.compile(r"</think>\s*<answer>")
 

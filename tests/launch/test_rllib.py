@@ -17,6 +17,7 @@ from fulgurite.launch.config.experiment import parse_flags, resolve
 from fulgurite.launch.records.metrics_csv import read_metrics
 from fulgurite.launch.rllib.checkpoints import newest, save
 from fulgurite.launch.rllib.metrics import MetricsLog
+from fulgurite.launch.rllib.session import ray_session
 from fulgurite.launch.rllib.settings import RllibSettings
 from fulgurite.registry import UserError
 
@@ -62,6 +63,16 @@ def test_a_restored_log_forgets_what_comes_again(tmp_path):
     assert rows == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 60)]
     MetricsLog(tmp_path / "metrics.csv", 0)
     assert read_metrics(tmp_path / "metrics.csv") == []
+
+
+def test_a_session_starts_a_ray_of_its_own_whatever_the_environment_names(monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs the extra viki (ray)")
+    given = {}
+    monkeypatch.setattr(ray, "init", lambda **how: given.update(how))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with ray_session(RllibSettings()):
+        assert given["address"] == "local" and os.path.isdir(given["_temp_dir"])
+    assert not os.path.exists(given["_temp_dir"])
 
 
 class Saves:

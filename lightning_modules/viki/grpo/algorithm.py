@@ -72,7 +72,7 @@ class GRPOConfig(AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> Any:
         """The policy's module."""
-        return module_spec(self.policy, self.data, self.max_new_tokens, self.temperature)
+        return module_spec(self.policy, self.data, self.max_new_tokens, self.temperature, self.group_size)
 
     def get_default_learner_class(self) -> type:
         """Our learner."""
@@ -132,11 +132,14 @@ class GRPO(Algorithm):
             group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
-        """Answer the first `evaluation_duration` validation records greedily, dealt to the runners."""
+        """Answer `evaluation_duration` validation records greedily, evenly from all (levels stand one after the other),
+        dealt to the runners.
+        """
         most = len(open_bank(self.config.data).data.records("val"))
         wanted = min(int(self.config.evaluation_duration), most)
         runners = max(1, self.config.num_env_runners)
-        jobs = [{"records": list(range(start, wanted, runners))} for start in range(min(runners, wanted))]
+        numbers = [k * most // wanted for k in range(wanted)]
+        jobs = [{"records": numbers[start::runners]} for start in range(min(runners, wanted))]
         episodes = [e for found in self._deal(jobs, None) for e in found]
         return {ENV_RUNNER_RESULTS: sums_of([(e.custom_data["level"], e.custom_data["reward"]) for e in episodes])}
 
@@ -150,7 +153,7 @@ class GRPO(Algorithm):
         What they log is gathered under `key`, if there is one.
 
         Raises:
-            RuntimeError: if no runner is there for minutes.
+            RuntimeError: if no runner has done a job for minutes; a job's own error, where it has one, instead.
         """
         group = self.env_runner_group
         if not group.num_remote_env_runners():
@@ -165,7 +168,9 @@ class GRPO(Algorithm):
             runners = group.healthy_env_runner_ids()
             if not runners:
                 if time.monotonic() > give_up:
-                    raise RuntimeError(f"no env runner has come back within {_PATIENCE_S:.0f} s")
+                    if self.env_runner is not None:
+                        self.env_runner.sample(**jobs[left[0]])  # what always fails, fails here where it is seen
+                    raise RuntimeError(f"no env runner has done its work within {_PATIENCE_S:.0f} s")
                 time.sleep(0.5)
                 self.restore_env_runners(group)
                 continue

@@ -149,9 +149,9 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
 
 
 def sums_of(rewards: Sequence[tuple[int, Reward]]) -> dict[str, float]:
-    """Counts and sums of the parts of (level, reward) pairs, in all and by level."""
+    """Counts and sums of the parts of (level, reward) pairs; accuracy by level, as levels do not compare."""
     found: dict[str, float] = {COUNT: len(rewards)}
-    for part in ("format", "accuracy", "total"):
+    for part in ("format", "total"):
         found[f"{part}_sum"] = float(sum(getattr(reward, part) for _, reward in rewards))
     for level in LEVELS:
         of_level = [reward.accuracy for own, reward in rewards if own == level]

@@ -13,6 +13,7 @@ from torch import Tensor
 Aggregation = Literal["token_mean", "sequence_mean"]
 _EPS = 1e-6
 _KL_LIMIT = 10.0
+_LOG_LIMIT = 20.0  # of logarithms before exp: beyond it nothing has a gradient, and from 88 on exp overflows
 
 
 def group_advantages(rewards_G: Tensor, group_size: int) -> Tensor:
@@ -57,7 +58,7 @@ def low_variance_kl(log_probs_GL: Tensor, reference_GL: Tensor) -> Tensor:
     """e^d - d - 1 with d = reference - policy, at most 10 in size: an estimate of KL(policy, reference) that is never
     negative (Schulman's k3).
     """
-    difference = reference_GL - log_probs_GL
+    difference = (reference_GL - log_probs_GL).clamp(-_LOG_LIMIT, _LOG_LIMIT)
     return (difference.exp() - difference - 1).clamp(-_KL_LIMIT, _KL_LIMIT)
 
 
@@ -102,7 +103,7 @@ def grpo_loss(
         and `entropy`.
     """
     there = weights_GL > 0
-    ratio_GL = torch.where(there, log_probs_GL - old_GL, 0.0).exp()
+    ratio_GL = torch.where(there, log_probs_GL - old_GL, 0.0).clamp(-_LOG_LIMIT, _LOG_LIMIT).exp()
     policy_loss = (clipped_objective(ratio_GL, advantages_G, clip, dual_clip) * weights_GL).sum()
     kl = (torch.where(there, low_variance_kl(log_probs_GL, reference_GL), 0.0) * weights_GL).sum()
     with torch.no_grad():

@@ -11,10 +11,11 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
+from ....datamodules.viki.records import Record
 from ....registry import MODELS, UserError
 from ..policy.batch import Prompt
 from ..policy.policy import VikiPolicy
-from ..rewards import Reward
+from ..rewards import POOLED_LEVELS, Reward
 from .loss import Aggregation, grpo_loss, token_weights
 from .rollout import Rollout, answer, forward, load_policy, micro_batches, roll_out, rollout_seed
 from .settings import GRPOSettings
@@ -111,7 +112,8 @@ class VikiGRPOModule(LightningModule):
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
             optimizer.step()
         self.log_dict({f"train/{k}": v for k, v in figures.items()}, batch_size=len(records))
-        self._log_rewards("train", found.rewards)
+        asked = [record for record in records for _ in range(s.group_size)]
+        self._log_rewards("train", asked, found.rewards)
 
     def _backward(self, prompts: list[Prompt], found: Rollout, first: int) -> dict[str, Tensor]:
         """Gradients of a minibatch whose completions begin at row `first`; returns its figures."""
@@ -143,12 +145,15 @@ class VikiGRPOModule(LightningModule):
     def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Rewards of greedy answers."""
         assert self.policy is not None
-        self._log_rewards("val", answer(self.policy, batch["record"], self.settings)[1])
+        self._log_rewards("val", batch["record"], answer(self.policy, batch["record"], self.settings)[1])
 
-    def _log_rewards(self, split: str, rewards: list[Reward]) -> None:
-        for name, part in (("reward", "total"), ("format", "format"), ("accuracy", "accuracy")):
-            mean = float(numpy.mean([getattr(r, part) for r in rewards]))
-            self.log(f"{split}/{name}", mean, batch_size=len(rewards), prog_bar=name == "reward")
+    def _log_rewards(self, split: str, records: list[Record], rewards: list[Reward]) -> None:
+        pooled = [r.accuracy for record, r in zip(records, rewards, strict=True) if record.level in POOLED_LEVELS]
+        parts = {"reward": [r.total for r in rewards], "format": [r.format for r in rewards], "accuracy": pooled}
+        for name, values in parts.items():
+            if values:
+                mean = float(numpy.mean(values))
+                self.log(f"{split}/{name}", mean, batch_size=len(values), prog_bar=name == "reward")
 
     def _data(self, name: str) -> Any:
         return self.trainer.datamodule.hparams[name]  # type: ignore[attr-defined]  # Lightning sets it

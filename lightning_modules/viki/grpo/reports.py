@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..rewards import POOLED_LEVELS
+
 MODULE = "default_policy"
 _LEARNER = ("loss", "policy_loss", "kl", "ratio", "clipped", "entropy", "first_ratio_gap")
 _TIMERS = {"update_s": "learner_update_timer", "sync_s": "synch_weights", "iteration_s": "training_step"}
@@ -31,8 +33,11 @@ def iteration_metrics(result: dict[str, Any]) -> dict[str, float]:
 
 def _rewards(split: str, runner: dict[str, Any]) -> dict[str, float]:
     count = max(1, runner["num_completions"])
-    names = {"reward": "total", "format": "format", "accuracy": "accuracy"}
+    names = {"reward": "total", "format": "format"}
     found = {f"{split}/{name}": runner[f"{part}_sum"] / count for name, part in names.items()}
+    right, asked = (sum(runner[f"l{level}_{what}"] for level in POOLED_LEVELS) for what in ("sum", "count"))
+    if asked > 0:
+        found[f"{split}/accuracy"] = right / asked
     for level in (1, 2, 3):
         if runner[f"l{level}_count"] > 0:
             found[f"{split}/accuracy_l{level}"] = runner[f"l{level}_sum"] / runner[f"l{level}_count"]

@@ -26,7 +26,7 @@ class PolicyRLModule(TorchRLModule):
     """A `VikiPolicy` under RLlib.
 
     `model_config`: `policy`, the folder that it is loaded from; `data`, the datamodule whose training records the
-    observations number; `max_new_tokens`, `temperature`.
+    observations number; `max_new_tokens`, `temperature`, `group_size`.
     """
 
     def setup(self) -> None:
@@ -36,11 +36,11 @@ class PolicyRLModule(TorchRLModule):
     def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Log-probabilities of the batch's completions and entropies, {"action_logp", "entropy"}: float32 [G, L].
 
-        Rows of one prompt stand together, and each prompt has as many.
+        Rows are whole groups, those of one prompt adjacent; a record may come twice, at the end of a pass.
         """
         numbers = batch[Columns.OBS].reshape(-1).tolist()
-        prompts = list(dict.fromkeys(numbers))
-        records = open_bank(self.model_config["data"]).records("train", prompts)
+        drawn = numbers[:: self.model_config["group_size"]]
+        records = open_bank(self.model_config["data"]).records("train", drawn)
         log_probs_GL, entropy_GL = forward(
             self.policy, [self.policy.asked.prompt(r) for r in records], batch[Columns.ACTIONS].long(), batch[MASK],
             self.model_config["temperature"],
@@ -75,7 +75,7 @@ def action_space(max_new_tokens: int) -> spaces.Box:
     return spaces.Box(0, _MOST_RECORDS, (max_new_tokens,), numpy.int64)
 
 
-def module_spec(policy: str, data: DataSpec, max_new_tokens: int, temperature: float) -> RLModuleSpec:
+def module_spec(policy: str, data: DataSpec, max_new_tokens: int, temperature: float, group_size: int) -> RLModuleSpec:
     """How RLlib makes the module.
 
     Args:
@@ -83,8 +83,10 @@ def module_spec(policy: str, data: DataSpec, max_new_tokens: int, temperature: f
         data: the datamodule.
         max_new_tokens: length of an action.
         temperature: of draws, and of the log-probabilities.
+        group_size: completions of a prompt in training.
     """
     config = {"policy": policy, "data": data, "max_new_tokens": max_new_tokens, "temperature": temperature}
+    config["group_size"] = group_size
     return RLModuleSpec(
         module_class=PolicyRLModule, observation_space=observation_space(), action_space=action_space(max_new_tokens),
         model_config=config,

@@ -45,8 +45,15 @@ def make_config(policy_folder, data):
         from fulgurite.lightning_modules.viki.grpo.algorithm import GRPOConfig
         from fulgurite.lightning_modules.viki.grpo.record_bank import spec_of
 
-        small = {"group_size": 3, "max_new_tokens": 10, "lr": 1e-2, "minibatch_prompts": 2, "micro_prompts": 1}
-        config = GRPOConfig().training(policy=str(policy), data=spec_of(data), **{**small, **settings})
+        small = {
+            "data": spec_of(data),
+            "group_size": 3,
+            "max_new_tokens": 10,
+            "lr": 1e-2,
+            "minibatch_prompts": 2,
+            "micro_prompts": 1,
+        }
+        config = GRPOConfig().training(policy=str(policy), **{**small, **settings})
         return config.debugging(seed=0, log_level="ERROR")
 
     return make

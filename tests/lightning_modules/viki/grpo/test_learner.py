@@ -75,6 +75,20 @@ def test_micro_batches_do_not_change_the_step(make):
     torch.testing.assert_close(*found, atol=2e-5, rtol=0)
 
 
+def test_a_record_may_come_twice_in_a_micro_batch(make, make_config, tmp_path):
+    """Three records and four prompts: the last one begins the next pass."""
+    from fulgurite.datamodules.viki.generator import draw_record
+    from fulgurite.datamodules.viki.records import write_records
+
+    write_records(tmp_path / "train.parquet", [draw_record(1, "train", i, 0) for i in range(3)])
+    spec = make_config().data
+    few = {**spec, "init_args": {**spec["init_args"], "data": str(tmp_path)}}
+    runner, learner, settings = make(data=few, minibatch_prompts=4, micro_prompts=4)
+    episodes = runner.sample(draws=DRAWS)
+    assert len({int(e.get_observations(0)[0]) for e in episodes}) == 3
+    assert update(learner, with_rewards(episodes), settings)["first_ratio_gap"] < 1e-3
+
+
 def test_without_advantages_nothing_moves(make):
     runner, learner, settings = make(zero_advantages=True, weight_decay=0.0)
     before = weights(learner)

@@ -125,3 +125,15 @@ def test_advantages_by_hand():
     torch.testing.assert_close(group_advantages(torch.tensor([0.7, 0.1]), 1), torch.tensor([0.7, 0.1]))
     with pytest.raises(ValueError, match="no whole groups of 4"):
         group_advantages(torch.ones(10), 4)
+
+
+@pytest.mark.parametrize("far", [95.0, -95.0])
+def test_logarithms_far_apart_give_finite_gradients(far):
+    """e^95 is beyond float32."""
+    new = torch.tensor([[-1.0, -1.0]], requires_grad=True)
+    away, weights = torch.tensor([[-1.0 - far, -1.0]]), torch.full((1, 2), 0.5)
+    for advantage in (1.0, -1.0):
+        loss, figures = grpo_loss(new, away, away, torch.tensor([advantage]), weights, torch.zeros(1, 2), **SETTINGS)
+        (gradient,) = torch.autograd.grad(loss, new)
+        assert gradient.isfinite().all() and loss.isfinite() and all(f.isfinite() for f in figures.values())
+    assert low_variance_kl(away, new.detach()).tolist() == [[10.0, 0.0]]
