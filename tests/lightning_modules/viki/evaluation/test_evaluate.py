@@ -13,6 +13,7 @@ from fulgurite.datamodules.viki.encoding import encode
 from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.datamodules.viki.records import write_records
 from fulgurite.lightning_modules.chunking.readers.chat_client import Completion
+from fulgurite.lightning_modules.viki import release
 from fulgurite.lightning_modules.viki.evaluation.answerers import (
     ConstantAnswer,
     RandomAnswers,
@@ -137,6 +138,22 @@ def test_evaluate_puts_controls_beside_the_model(data, tmp_path, capsys):
     ).stat().st_size
     assert VikiPolicy.load(released).texts.special == VikiPolicy.load(data / "policy").texts.special
     assert main(["viki", "release", str(data / "policy"), json.dumps([str(data / "none.json")]), str(released)]) == 2
+
+
+def test_release_leaves_what_it_can_not_replace(data, tmp_path, capsys, monkeypatch):
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"statements": ["Level 1."], "tables": []}))
+    weights = tmp_path / "weights"
+    command = ["viki", "release", str(data / "policy"), json.dumps([str(results)])]
+    assert main([*command, str(weights / "one")]) == 0
+    assert main([*command, str(weights)]) == 2
+    assert "something else than a policy" in capsys.readouterr().err
+    (weights / "one" / "README.md").write_text("old")
+    monkeypatch.setattr(release, "MAX_BYTES", 1)
+    assert main([*command, str(weights / "one")]) == 2
+    assert "more than 1" in capsys.readouterr().err
+    assert (weights / "one" / "README.md").read_text() == "old"
+    assert [p.name for p in weights.iterdir()] == ["one"]
 
 
 def test_what_evaluate_can_not_do_is_told(data, tmp_path, capsys):
