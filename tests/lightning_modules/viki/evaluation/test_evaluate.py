@@ -20,6 +20,7 @@ from fulgurite.lightning_modules.viki.evaluation.answerers import (
     ServerAnswers,
     wrapped,
 )
+from fulgurite.lightning_modules.viki.evaluation.figure import _worth, draw_families
 from fulgurite.lightning_modules.viki.evaluation.kept import KeptAnswers
 from fulgurite.lightning_modules.viki.evaluation.report import errors_px, report
 from fulgurite.lightning_modules.viki.policy.asked import answer_tokens
@@ -65,13 +66,17 @@ def test_the_constant_is_the_best_on_training_records():
     assert RandomAnswers(known, 1).answers(known) != RandomAnswers(known, 2).answers(known)
 
 
-def test_an_answer_that_can_not_be_read_gains_nothing():
+def test_an_answer_that_can_not_be_read_gains_nothing(tmp_path):
     constant = [Score(3, "arms", 1, 0.8, 10.0), Score(3, "arms", 1, 0.8, 30.0)]
     model = [Score(3, "arms", 1, 0.9, 5.0), Score(3, "arms", 0, 0.0, None)]
     assert errors_px(model, constant) == [5.0, 30.0]
     told = report({"test": {"model": model, "constant": constant}})
     assert told["metrics"] == {"test/l3/model": pytest.approx(1 - 17.5 / 20), "test/l3/constant": 0.0}
     assert "skill: model 0.12, constant 0.00" in told["statements"][0]
+    assert all("hardly falls with the error" in table["note"] for table in told["tables"])
+    draw_families({"test": {"model": model, "constant": constant}}, tmp_path / "families.png")
+    assert sum(_worth(model, constant)) / 2 == pytest.approx(told["metrics"]["test/l3/model"])
+    assert (tmp_path / "families.png").stat().st_size > 5000
 
 
 def test_families_stand_in_their_order_with_intervals():
@@ -147,7 +152,8 @@ def test_a_server_s_answers_are_kept_until_the_results_are_written(data, tmp_pat
     broken[0] = False
     assert main([*command, "--out", str(tmp_path)]) == 0
     assert "2 answers are an earlier call's" in capsys.readouterr().out
-    assert set(limits) == {2048} and len(limits) == 3 + 8 - 2, "records without pictures are asked once"
+    questions = {(r.system, r.instruction) for r in records(1, "test", 8)}  # without pictures: the blind's as well
+    assert set(limits) == {2048} and len(limits) == 3 + len(questions) - 2
     assert (tmp_path / "results.json").exists() and not (tmp_path / "unfinished.jsonl").exists()
 
 
