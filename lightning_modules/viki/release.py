@@ -26,30 +26,34 @@ the one answer that is best on training records.
 
 @COMMANDS.register("viki release", paper="2506.09049")
 def release(policy: Path, results: list[Path], out: Path) -> None:
-    """Put a trained policy and its model card into a folder.
+    """Put a trained policy and its model card into a folder; an earlier policy there is replaced.
 
     Args:
         policy: folder of the policy.
         results: files results.json that `fulgurite viki evaluate` wrote for it.
         out: folder for weights, tokenizer, configuration and README.md.
+
+    Raises:
+        UserError: if the folder holds something else than a policy, or the weights are more than MAX_BYTES; what is
+            there is then left as it was.
     """
     import torch
 
-    from ...datamodules.files import atomic_write
+    from .policy.folder import new_policy_folder
     from .policy.policy import VikiPolicy
 
     measured = [_read(file) for file in results]
     sections = ["\n".join(f"- {text}" for one in measured for text in one["statements"])]
     sections += [_table(table) for one in measured for table in one["tables"]]
     trained = VikiPolicy.load(policy, dtype=torch.bfloat16)
-    trained.save(out)
-    size = (out / "model.safetensors").stat().st_size
-    if size > MAX_BYTES:
-        raise UserError(f"{out}: {size:,} bytes of weights, more than {MAX_BYTES:,}")
     count = sum(p.numel() for p in trained.parameters())
-    with atomic_write(out / "README.md") as temporary:
+    with new_policy_folder(out) as staging:
+        trained.save(staging)
+        size = sum(file.stat().st_size for file in staging.glob("*.safetensors"))
+        if size > MAX_BYTES:
+            raise UserError(f"{policy}: {size:,} bytes of weights, more than {MAX_BYTES:,}")
         text = "\n\n".join([HEAD.format(count=count, size=size, folder=f"weights/{out.name}"), *sections])
-        temporary.write_text(text + "\n", encoding="utf-8")
+        (staging / "README.md").write_text(text + "\n", encoding="utf-8")
 
 
 def _read(file: Path) -> dict[str, Any]:

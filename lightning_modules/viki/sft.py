@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...datamodules.viki.module import VikiTrajectoryDataModule
 from ...registry import MODELS, UserError
+from .evaluation.report import NOTES
 from .picture_words import PictureWords
 from .policy.asked import Asked
 from .policy.batch import PolicyBatch, prompts_of
@@ -167,6 +168,8 @@ class VikiSFTModule(LightningModule):
         ]
         columns = ["level", "sub-family", "records", "accuracy", "format"]
         note = "Greedy answers. Beside controls and with intervals: fulgurite viki evaluate."
+        if any(row[0] == 3 for row in rows):
+            note += f" Level 3: {NOTES[3]}"
         table = {"title": f"Answers by sub-family, {split}", "columns": columns, "rows": rows, "note": note}
         self._tables = [t for t in self._tables if t["title"] != table["title"]] + ([table] if rows else [])
         self._scores = []

@@ -27,7 +27,7 @@ OWN = "own"
 @COMMANDS.register("viki solve", paper="2506.09049")
 def solve(
     image: str, instruction: str, weights: str | None = None, record: str | None = None, level: str = "l2",
-    robots: str = "R1=unitree_h1", strict: bool = False, max_new_tokens: int = 320,
+    robots: str = "R1=unitree_h1", strict: bool = False, max_new_tokens: int | None = None,
 ) -> int:  # fmt: skip
     """Ask a policy about a picture: which robots to take, a plan, or the ways of two arms.
 
@@ -39,11 +39,12 @@ def solve(
         level: l1 (which robots), l2 (a plan) or l3 (trajectories), where no record says so.
         robots: team of a plan, such as R1=unitree_h1,R2=fetch, where no record says so.
         strict: judge by the mended rules.
-        max_new_tokens: limit of the answer.
+        max_new_tokens: limit of the answer; 320 for a policy of ours and 2048 for another model unless given.
 
     Returns:
         1 if a record's checker refuses the answer, else 0.
     """
+    from .policy.asked import answer_tokens
     from .policy.policy import VikiPolicy
 
     known = None if record is None else _record(record)
@@ -54,9 +55,10 @@ def solve(
         asked = replace(asked, images=(_picture(Path(image)),), views=("global",))
     if instruction != OWN:
         asked = replace(asked, instruction=instruction)
-    policy = VikiPolicy.load(weights or _released()).to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    source = weights or _released()
+    policy = VikiPolicy.load(source).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     batch = policy.encode([policy.asked.prompt(asked)])
-    answer = policy.generate(batch, greedy=True, max_new_tokens=max_new_tokens).texts[0]
+    answer = policy.generate(batch, greedy=True, max_new_tokens=max_new_tokens or answer_tokens(source)).texts[0]
     screen = Console(highlight=False, soft_wrap=True)
     screen.print(answer, markup=False)
     if asked.level == 2:

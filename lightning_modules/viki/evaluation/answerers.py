@@ -14,17 +14,23 @@ from rich.progress import track
 
 from ....datamodules.viki.module import chosen_images, spread
 from ....datamodules.viki.records import Record
-from ....registry import UserError
-from ...chunking.readers.chat_client import ChatClient
+from ...chunking.readers.chat_client import ChatClient, Completion
 from ..check import mean_paths
 from ..policy.policy import VikiPolicy
 from ..scoring import score
+from .kept import KeptAnswers
 
 _CANDIDATES, _TRIED_ON = 60, 300
 
 
 class Answerer(Protocol):
-    """Answers records, one text each."""
+    """Answers records, one text each.
+
+    Attributes:
+        cut_off: how many answers so far the limit of tokens ended.
+    """
+
+    cut_off: int
 
     def answers(self, records: Sequence[Record]) -> list[str]:
         """The answers' texts, in order."""
@@ -47,7 +53,7 @@ class PolicyAnswers:
     ) -> None:  # fmt: skip
         self._policy, self._blind = policy, blind
         self._asked = policy.asked if views is None else replace(policy.asked, views=views)
-        self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
+        self._batch_size, self._max_new_tokens, self.cut_off = batch_size, max_new_tokens, 0
 
     def answers(self, records: Sequence[Record]) -> list[str]:
         """The answers' texts, in order."""
@@ -56,7 +62,10 @@ class PolicyAnswers:
             prompts = [self._asked.prompt(r, blind=self._blind) for r in records[first : first + self._batch_size]]
             batch = self._policy.encode(prompts)
             with torch.autocast(batch.tokens_PN.device.type, torch.bfloat16, enabled=batch.tokens_PN.is_cuda):
-                found += self._policy.generate(batch, greedy=True, max_new_tokens=self._max_new_tokens).texts
+                made = self._policy.generate(batch, greedy=True, max_new_tokens=self._max_new_tokens)
+            last_G1 = made.tokens_GL.gather(1, made.mask_GL.sum(1, keepdim=True) - 1)
+            self.cut_off += int((last_G1 != self._policy.texts.end).sum())
+            found += made.texts
         return found
 
 
@@ -68,12 +77,15 @@ class ServerAnswers:
         blind: send no pictures.
         views: `all` or `global`.
         max_new_tokens: limit of an answer.
+        kept: where answers are kept, and those of an earlier call found.
     """
 
     def __init__(
-        self, client: ChatClient, *, blind: bool = False, views: str = "all", max_new_tokens: int = 2048
-    ) -> None:
+        self, client: ChatClient, *, blind: bool = False, views: str = "all", max_new_tokens: int = 2048,
+        kept: KeptAnswers | None = None,
+    ) -> None:  # fmt: skip
         self._client, self._blind, self._views, self._max_new_tokens = client, blind, views, max_new_tokens
+        self._kept, self.cut_off = kept, 0
 
     def answers(self, records: Sequence[Record]) -> list[str]:
         """The answers' texts, in order; an answer that the limit cuts off stays cut off."""
@@ -86,8 +98,21 @@ class ServerAnswers:
                 {"role": "system", "content": record.system},
                 {"role": "user", "content": content},
             ]
-            found.append(self._client.complete(chat, 0.0, self._max_new_tokens).text)
+            answer = self._answer(chat)
+            self.cut_off += answer.cut_off
+            found.append(answer.text)
         return found
+
+    def _answer(self, chat: list[dict[str, Any]]) -> Completion:
+        if self._kept is None:
+            return self._client.complete(chat, 0.0, self._max_new_tokens)
+        key = self._kept.key(chat, self._max_new_tokens)
+        known = self._kept.get(key)
+        if known is not None:
+            return known
+        answer = self._client.complete(chat, 0.0, self._max_new_tokens)
+        self._kept.add(key, answer)
+        return answer
 
 
 def _url(picture: bytes) -> str:
@@ -101,8 +126,10 @@ class ConstantAnswer:
     Level 1 and 2: the best of the commonest right answers; level 3: the mean of the right paths.
 
     Args:
-        known: records whose answers may be known.
+        known: records whose answers may be known, some of every level that is asked.
     """
+
+    cut_off = 0
 
     def __init__(self, known: Sequence[Record]) -> None:
         self._of_level = {
@@ -110,14 +137,7 @@ class ConstantAnswer:
         }
 
     def answers(self, records: Sequence[Record]) -> list[str]:
-        """The same text for all records of a level.
-
-        Raises:
-            UserError: if no record of a level was known.
-        """
-        missing = sorted({r.level for r in records} - set(self._of_level))
-        if missing:
-            raise UserError(f"no training record of level {missing[0]}: the constant answer is chosen on those")
+        """The same text for all records of a level."""
         return [self._of_level[record.level] for record in records]
 
 
@@ -133,9 +153,11 @@ class RandomAnswers:
     """The right answer of another record of the level, drawn at random.
 
     Args:
-        known: records whose answers may be known.
+        known: records whose answers may be known, some of every level that is asked.
         seed: of the draws.
     """
+
+    cut_off = 0
 
     def __init__(self, known: Sequence[Record], seed: int = 0) -> None:
         self._known: Mapping[int, list[str]] = {

@@ -16,10 +16,12 @@ from ....datamodules.viki.module import split_path, spread
 from ....datamodules.viki.records import Record, read_records
 from ....registry import COMMANDS, UserError
 from ...chunking.readers.chat_client import ChatClient
+from ..policy.asked import OTHERS_TOKENS, answer_tokens
 from ..policy.policy import VikiPolicy
 from ..scoring import Score, score
 from .answerers import Answerer, ConstantAnswer, PolicyAnswers, RandomAnswers, ServerAnswers
 from .figure import draw_families
+from .kept import KeptAnswers
 from .report import CONSTANT, report
 
 _KNOWN = 3000  # training records whose answers the controls know
@@ -29,7 +31,7 @@ _KNOWN = 3000  # training records whose answers the controls know
 def evaluate(
     model: str, data: list[Path], out: Path, split: list[str] | None = None, level: str | None = None,
     views: str | None = None, num: int | None = None, before: Path | None = None, blind: Path | None = None,
-    strict: bool = False, batch_size: int = 32, max_new_tokens: int = 320, server_model: str = "",
+    strict: bool = False, batch_size: int = 32, max_new_tokens: int | None = None, server_model: str = "",
     key_variable: str = "OPENAI_API_KEY", price_in: float = 0.0, price_out: float = 0.0,
     max_cost: float | None = None, seed: int = 0,
 ) -> None:  # fmt: skip
@@ -37,6 +39,8 @@ def evaluate(
 
     Rows: the model; the same without pictures; a policy trained without pictures, if given; the constant answer that is
     best on training records; right answers of random training records.
+
+    A server's answers are kept in `out`/unfinished.jsonl until results.json is written: the same call goes on there.
 
     Args:
         model: folder of a policy, ORG/NAME of a released Qwen2.5-VL, or openai:URL of a server, such as
@@ -51,12 +55,12 @@ def evaluate(
         blind: folder of a policy that was trained without pictures.
         strict: judge plans by the mended checker.
         batch_size: records at a time.
-        max_new_tokens: limit of an answer.
+        max_new_tokens: limit of an answer; 320 for policies of ours and 2048 for other models unless given.
         server_model: name of the server's model.
         key_variable: environment variable that holds the server's key.
         price_in: price of a million tokens that are sent to the server.
         price_out: price of a million tokens that it writes.
-        max_cost: no further call is made once this is spent.
+        max_cost: no further call is made once this command has spent it.
         seed: of the random control.
     """
     if level is not None and level not in LEVELS:
@@ -67,28 +71,33 @@ def evaluate(
     screen = Console(highlight=False, soft_wrap=True)
     splits = {name: _records(data, name, wanted, num) for name in split or ["test"]}
     known = _records(data, "train", wanted, _KNOWN)
-    client = None
+    missing = {r.level for records in splits.values() for r in records} - {r.level for r in known}
+    if missing:
+        raise UserError(f"no training record of level {min(missing)}: the controls are chosen on those")
+    client = kept = None
     answerers: dict[str, Answerer]
     if model.startswith("openai:"):
         client = ChatClient(
             url=model.removeprefix("openai:"), model=server_model, key_variable=key_variable, price_in=price_in,
             price_out=price_out, max_cost=max_cost,
         )  # fmt: skip
+        kept = KeptAnswers(out / "unfinished.jsonl", f"{client.url} {server_model}")
+        how: dict[str, Any] = {"max_new_tokens": max_new_tokens or OTHERS_TOKENS, "kept": kept}
         answerers = {
-            "model": ServerAnswers(client, views=views or "all", max_new_tokens=max_new_tokens),
-            "no pictures": ServerAnswers(client, blind=True, max_new_tokens=max_new_tokens),
+            "model": ServerAnswers(client, views=views or "all", **how),
+            "no pictures": ServerAnswers(client, blind=True, **how),
         }
     else:
         policy = _on_device(VikiPolicy.load(model))
-        size: dict[str, Any] = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+        how = {"batch_size": batch_size, "max_new_tokens": max_new_tokens or answer_tokens(model)}
         answerers = {
-            "model": PolicyAnswers(policy, views=views, **size),
-            "no pictures": PolicyAnswers(policy, blind=True, **size),
+            "model": PolicyAnswers(policy, views=views, **how),
+            "no pictures": PolicyAnswers(policy, blind=True, **how),
         }
         if before is not None:
-            answerers["before"] = PolicyAnswers(_on_device(VikiPolicy.load(before)), views=views, **size)
+            answerers["before"] = PolicyAnswers(_on_device(VikiPolicy.load(before)), views=views, **how)
         if blind is not None:
-            answerers["trained blind"] = PolicyAnswers(_on_device(VikiPolicy.load(blind)), blind=True, **size)
+            answerers["trained blind"] = PolicyAnswers(_on_device(VikiPolicy.load(blind)), blind=True, **how)
     answerers |= {CONSTANT: ConstantAnswer(known), "random": RandomAnswers(known, seed)}
     found: dict[str, dict[str, list[Score]]] = {}
     with atomic_write(out / "answers.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -101,12 +110,20 @@ def evaluate(
                     row = {"split": name, "record": record.key, "who": who, "accuracy": one.accuracy, "answer": text}
                     file.write(json.dumps(row) + "\n")
     results = report(found)
-    if client is not None:
+    for who, answerer in answerers.items():
+        if answerer.cut_off:
+            told = f"{who}: {answerer.cut_off} answers of {sum(map(len, splits.values()))}"
+            results["statements"].append(f"{told} were cut off after {how['max_new_tokens']} tokens.")
+    if client is not None and kept is not None:
         told = f"{client.calls} calls, {client.tokens_in} tokens in, {client.tokens_out} out; cost {client.cost:.4f}."
+        if kept.taken:
+            told += f" {len(kept.taken)} answers are an earlier call's, and its cost is not in this."
         results["statements"].append(told)
         results["metrics"]["cost"] = client.cost
     draw_families(found, out / "families.png")
     write_json(out / "results.json", {**results, "figures": ["families.png"]})
+    if kept is not None:
+        kept.file.unlink(missing_ok=True)
     for line in results["statements"]:
         screen.print(line, markup=False)
     screen.print(f"{out}/results.json, families.png, answers.jsonl", markup=False)

@@ -1,19 +1,20 @@
-"""Accuracy by sub-family, the model beside its controls."""
+"""Accuracy by sub-family, at level 3 the skill, the model beside its controls."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ....datamodules.files import atomic_write
-from ..scoring import by_family, interval
-from .report import Scores
+from ..rewards import skill
+from ..scoring import Score, by_family, interval
+from .report import CONSTANT, Scores, errors_px
 
 _COLOURS = ("#c2410c", "#0e7490", "#4d7c0f", "#64748b", "#a8a29e")
 
 
 def draw_families(splits: Mapping[str, Scores], file: Path) -> None:
-    """Draw accuracies with bootstrap intervals, a panel a split.
+    """Draw accuracies, of level 3 the skill over the constant, with bootstrap intervals, a panel a split.
 
     Args:
         splits: as for `report`.
@@ -28,10 +29,11 @@ def draw_families(splits: Mapping[str, Scores], file: Path) -> None:
     for axis, (split, scores) in zip(axes[:, 0], splits.items(), strict=True):
         grouped = {name: by_family(found) for name, found in scores.items()}
         keys = list(next(iter(grouped.values())))
-        width = 0.8 / len(grouped)
+        width, least = 0.8 / len(grouped), 0.0
         for number, (name, found) in enumerate(grouped.items()):
-            values = [[one.accuracy for one in found[key]] for key in keys]
+            values = [_worth(found[key], grouped[CONSTANT][key]) for key in keys]
             means = [sum(v) / len(v) for v in values]
+            least = min(least, *means)
             ends = [interval(v) for v in values]
             below = [max(0.0, m - low) for m, (low, _) in zip(means, ends, strict=True)]
             above = [max(0.0, high - m) for m, (_, high) in zip(means, ends, strict=True)]
@@ -40,11 +42,23 @@ def draw_families(splits: Mapping[str, Scores], file: Path) -> None:
                 color=_COLOURS[number % len(_COLOURS)], label=name, error_kw={"linewidth": 0.7},
             )  # fmt: skip
         axis.set_xticks(range(len(keys)), [f"L{level} {family}" for level, family in keys], fontsize=7, rotation=60)
-        axis.set_ylim(0, 1.05)
+        axis.set_ylim(max(-1.0, 1.1 * least), 1.05)
         axis.set_title(split, fontsize=10)
-        axis.set_ylabel("accuracy")
+        axis.set_ylabel("accuracy (L3: skill)" if any(level == 3 for level, _ in keys) else "accuracy")
         axis.grid(axis="y", alpha=0.3)
         axis.legend(fontsize=7, ncols=len(grouped))
     with atomic_write(file) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
     pyplot.close(figure)
+
+
+def _worth(scores: Sequence[Score], constant: Sequence[Score]) -> list[float]:
+    """Accuracies; of level 3, which a constant answer wins by accuracy, skills whose mean is the family's.
+
+    Where the constant is exact nobody can show any: all have 0.
+    """
+    if scores[0].level != 3:
+        return [one.accuracy for one in scores]
+    blind = errors_px(constant, constant)
+    mean = sum(blind) / len(blind)
+    return [skill(error, mean) if mean > 0 else 0.0 for error in errors_px(scores, constant)]

@@ -37,7 +37,7 @@ def report(splits: Mapping[str, Scores]) -> dict[str, Any]:
             of_level = {name: [one for one in found if one.level == level] for name, found in scores.items()}
             rows = [_row(name, found, of_level[CONSTANT]) for name, found in of_level.items()]
             columns = ["who answers", "records", "accuracy", "95 % of draws", "format", "RMSE px", "skill"]
-            tables.append({"title": f"Level {level}, {split}", "columns": columns, "rows": rows, "note": _NOTE[level]})
+            tables.append({"title": f"Level {level}, {split}", "columns": columns, "rows": rows, "note": NOTES[level]})
             for name, row in zip(of_level, rows, strict=True):
                 metrics[f"{split}/l{level}/{name}"] = row[2] if level != 3 else row[6]
             statements.append(_sentence(level, split, rows))
@@ -45,7 +45,7 @@ def report(splits: Mapping[str, Scores]) -> dict[str, Any]:
     return {"schema_version": 1, "metrics": metrics, "statements": statements, "tables": tables}
 
 
-_NOTE = {
+NOTES = {
     1: "Accuracy: the right set of types.",
     2: "Accuracy: the plan can be carried out, reaches the goal, and is no longer than the record's own.",
     3: "The released accuracy hardly falls with the error; skill is 1 - RMSE / RMSE of the constant.",
@@ -78,7 +78,8 @@ def _families(split: str, scores: Scores) -> dict[str, Any]:
         means = [_mean([one.accuracy for one in grouped[name][level, family]]) for name in grouped]
         rows.append([level, family, len(found), f"{low:.2f} to {high:.2f}", *means])
     columns = ["level", "sub-family", "records", "95 % of draws, first", *grouped]
-    return {"title": f"Accuracy by sub-family, {split}", "columns": columns, "rows": rows, "note": ""}
+    note = f"Level 3: {NOTES[3]}" if any(level == 3 for level, _ in first) else ""
+    return {"title": f"Accuracy by sub-family, {split}", "columns": columns, "rows": rows, "note": note}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -15,6 +15,12 @@ from .batch import Prompt
 
 FILE = "asked.json"
 SCHEMA_VERSION = 1
+OURS_TOKENS, OTHERS_TOKENS = 320, 2048
+
+
+def answer_tokens(folder_or_id: str | Path) -> int:
+    """A limit of answers: small for a policy that learned our short ones, large for any other model."""
+    return OURS_TOKENS if (Path(folder_or_id) / FILE).is_file() else OTHERS_TOKENS
 
 
 @dataclass(frozen=True)

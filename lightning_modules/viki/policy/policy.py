@@ -6,8 +6,6 @@ D feature.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from ....registry import UserError
 from .asked import Asked
 from .batch import Completions, PolicyBatch, Prompt
 from .encoding import Encoder
+from .folder import new_policy_folder
 from .pictures import PictureSettings
 from .positions import completion_positions
 from .sampling import sample
@@ -72,8 +71,13 @@ class VikiPolicy(nn.Module):
             UserError: if there is no such policy, or it is damaged.
         """
         folder = Path(folder_or_id)
-        if not folder.exists() and str(folder_or_id).count("/") == 1 and not str(folder_or_id).startswith("."):
-            folder = fetch_hub(f"hf:{folder_or_id}", offline=offline)
+        if not folder.exists() and str(folder_or_id).count("/") == 1 and not str(folder_or_id).startswith((".", "/")):
+            try:
+                folder = fetch_hub(f"hf:{folder_or_id}", offline=offline)
+            except UserError as error:
+                raise UserError(
+                    f"{folder_or_id}: there is no such folder, and as a model of the Hub:\n{error}"
+                ) from None
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"{folder}: there is no policy, config.json is missing\nfulgurite run viki/tiny   trains one"
@@ -87,21 +91,17 @@ class VikiPolicy(nn.Module):
         return cls(model, texts, pictures, Asked.load(folder))
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that `load` and transformers read; it replaces an earlier one only once it is whole."""
-        folder = Path(folder)
-        staging = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        try:
+        """Write a folder that `load` and transformers read; it replaces an earlier one only once it is whole.
+
+        Raises:
+            UserError: if the folder holds something else than a policy.
+        """
+        with new_policy_folder(folder) as staging:
             with no_progress_bars():
                 self.model.save_pretrained(staging)
             self.texts.save(staging)
             self.pictures.save(staging)
             self.asked.save(staging)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(staging, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
 
     @property
     def encoder(self) -> Encoder:

@@ -45,9 +45,15 @@ class Texts:
 
         Args:
             chats: system prompt, instruction, and how many tokens each picture before it has.
+
+        Raises:
+            UserError: if words hold one of Qwen's special tokens, which would end the chat or stand for a picture.
         """
         texts = []
         for system, instruction, pictures in chats:
+            held = next((mark for mark in SPECIAL if mark in system or mark in instruction), None)
+            if held is not None:
+                raise UserError(f"a prompt's words hold {held}, a special token of Qwen's: write it in another way")
             seen = "".join(f"{VISION_START}{IMAGE * count}{VISION_END}" for count in pictures)
             told = f"{START}system\n{system}{END}\n" if system else ""
             texts.append(f"{told}{START}user\n{seen}{instruction}{END}\n{START}assistant\n")

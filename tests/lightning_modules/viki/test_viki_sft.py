@@ -20,6 +20,7 @@ from fulgurite.lightning_modules.viki.picture_words import PictureWords
 from fulgurite.lightning_modules.viki.policy.batch import Prompt
 from fulgurite.lightning_modules.viki.policy.policy import VikiPolicy
 from fulgurite.lightning_modules.viki.policy.small import small_policy
+from fulgurite.lightning_modules.viki.scoring import Score
 from fulgurite.lightning_modules.viki.sft import VikiSFTModule
 from fulgurite.registry import UserError
 
@@ -150,3 +151,12 @@ def test_picture_tokens_learn_the_words_that_only_pictures_tell():
     assert words(features, batch, policy.texts.image) < loss
     same = policy.encode(prompts, ["fetch", "fetch"])
     assert words(policy.picture_features(same), same, policy.texts.image) == 0
+
+
+def test_level_3_s_accuracy_is_told_with_what_it_is_worth():
+    module = VikiSFTModule()
+    for scores, told in (([Score(1, "1-1", 1, 1.0)], False), ([Score(1, "1-1", 1, 1.0), Score(3, "", 1, 0.9)], True)):
+        module._scores = scores
+        module.on_test_epoch_end()
+        assert ("Level 3: The released accuracy hardly falls" in module._tables[-1]["note"]) is told
+    assert [len(table["rows"]) for table in module._tables] == [2]

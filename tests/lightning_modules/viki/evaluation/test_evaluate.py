@@ -12,17 +12,22 @@ from fulgurite.cli import main
 from fulgurite.datamodules.viki.encoding import encode
 from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.datamodules.viki.records import write_records
-from fulgurite.lightning_modules.chunking.readers.chat_client import Completion
+from fulgurite.lightning_modules.chunking.readers.chat_client import ChatClient, Completion
+from fulgurite.lightning_modules.viki import release
 from fulgurite.lightning_modules.viki.evaluation.answerers import (
     ConstantAnswer,
     RandomAnswers,
     ServerAnswers,
     wrapped,
 )
+from fulgurite.lightning_modules.viki.evaluation.figure import _worth, draw_families
+from fulgurite.lightning_modules.viki.evaluation.kept import KeptAnswers
 from fulgurite.lightning_modules.viki.evaluation.report import errors_px, report
+from fulgurite.lightning_modules.viki.policy.asked import answer_tokens
 from fulgurite.lightning_modules.viki.policy.policy import VikiPolicy
 from fulgurite.lightning_modules.viki.policy.small import small_policy
 from fulgurite.lightning_modules.viki.scoring import Score, by_family, interval, score
+from fulgurite.registry import UserError
 
 PATHS = [[[[k, k + up] for k in range(5)], [[k + up, 0] for k in range(5)]] for up in (0, 40)]
 
@@ -61,13 +66,17 @@ def test_the_constant_is_the_best_on_training_records():
     assert RandomAnswers(known, 1).answers(known) != RandomAnswers(known, 2).answers(known)
 
 
-def test_an_answer_that_can_not_be_read_gains_nothing():
+def test_an_answer_that_can_not_be_read_gains_nothing(tmp_path):
     constant = [Score(3, "arms", 1, 0.8, 10.0), Score(3, "arms", 1, 0.8, 30.0)]
     model = [Score(3, "arms", 1, 0.9, 5.0), Score(3, "arms", 0, 0.0, None)]
     assert errors_px(model, constant) == [5.0, 30.0]
     told = report({"test": {"model": model, "constant": constant}})
     assert told["metrics"] == {"test/l3/model": pytest.approx(1 - 17.5 / 20), "test/l3/constant": 0.0}
     assert "skill: model 0.12, constant 0.00" in told["statements"][0]
+    assert all("hardly falls with the error" in table["note"] for table in told["tables"])
+    draw_families({"test": {"model": model, "constant": constant}}, tmp_path / "families.png")
+    assert sum(_worth(model, constant)) / 2 == pytest.approx(told["metrics"]["test/l3/model"])
+    assert (tmp_path / "families.png").stat().st_size > 5000
 
 
 def test_families_stand_in_their_order_with_intervals():
@@ -101,6 +110,53 @@ def test_a_server_is_sent_pictures_and_the_full_prompt():
         assert len(urls) == pictures and all(url.startswith("data:image/jpeg;base64,") for url in urls)
 
 
+class _Broken(_Server):
+    """Fails at its third call."""
+
+    def complete(self, messages, temperature, max_tokens):
+        if len(self.asked) == 2:
+            raise UserError("broken")
+        super().complete(messages, temperature, max_tokens)
+        return Completion("<answer>", True)
+
+
+def test_answers_of_a_server_that_failed_are_not_paid_twice(tmp_path):
+    asked, file = records(1, "test", 4), tmp_path / "out" / "unfinished.jsonl"
+    with pytest.raises(UserError, match="broken"):
+        ServerAnswers(_Broken(), kept=KeptAnswers(file, "url model")).answers(asked)
+    file.write_text(file.read_text() + '\n{"asked": "cut o')
+    server, kept = _Server(), KeptAnswers(file, "url model")
+    answerer = ServerAnswers(server, kept=kept)
+    assert answerer.answers(asked) == ["<answer>"] * 2 + ["<answer>['fetch']</answer>"] * 2
+    assert (len(server.asked), len(kept.taken), answerer.cut_off) == (2, 2, 2)
+    assert len(KeptAnswers(file, "url model")._known) == 4
+    for other, settings in (("url other", {}), ("url model", {"max_new_tokens": 9})):
+        server = _Server()
+        ServerAnswers(server, kept=KeptAnswers(file, other), **settings).answers(asked)
+        assert len(server.asked) == 4, "another model's or limit's answers are no answers"
+
+
+def test_a_server_s_answers_are_kept_until_the_results_are_written(data, tmp_path, monkeypatch, capsys):
+    limits, broken = [], [True]
+
+    def complete(self, messages, temperature, max_tokens):
+        limits.append(max_tokens)
+        if broken[0] and len(limits) == 3:
+            raise UserError("--max_cost is spent")
+        return Completion("<answer>['fetch']</answer>", False)
+
+    monkeypatch.setattr(ChatClient, "complete", complete)
+    command = ["viki", "evaluate", "--model", "openai:http://127.0.0.1:1/v1", "--data", json.dumps([str(data / "l1")])]
+    assert main([*command, "--out", str(tmp_path)]) == 2
+    assert (tmp_path / "unfinished.jsonl").exists() and not (tmp_path / "results.json").exists()
+    broken[0] = False
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert "2 answers are an earlier call's" in capsys.readouterr().out
+    questions = {(r.system, r.instruction) for r in records(1, "test", 8)}  # without pictures: the blind's as well
+    assert set(limits) == {2048} and len(limits) == 3 + len(questions) - 2
+    assert (tmp_path / "results.json").exists() and not (tmp_path / "unfinished.jsonl").exists()
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluate")
@@ -127,7 +183,10 @@ def test_evaluate_puts_controls_beside_the_model(data, tmp_path, capsys):
     assert all(row[1].startswith("11-") for row in families["rows"])
     lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
     assert len(lines) == len(who) * (16 + 6) and (out / "families.png").stat().st_size > 5000
-    assert "Level 2, test, 8 records, right: model 0.0%" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Level 2, test, 8 records, right: model 0.0%" in printed
+    assert "model: 22 answers of 22 were cut off after 4 tokens." in printed and "constant: " not in printed
+    assert (answer_tokens(data / "policy"), answer_tokens("Qwen/Qwen2.5-VL-3B-Instruct")) == (320, 2048)
     released = tmp_path / "released"
     assert main(["viki", "release", str(data / "policy"), json.dumps([str(out / "results.json")]), str(released)]) == 0
     card = (released / "README.md").read_text()
@@ -137,6 +196,22 @@ def test_evaluate_puts_controls_beside_the_model(data, tmp_path, capsys):
     ).stat().st_size
     assert VikiPolicy.load(released).texts.special == VikiPolicy.load(data / "policy").texts.special
     assert main(["viki", "release", str(data / "policy"), json.dumps([str(data / "none.json")]), str(released)]) == 2
+
+
+def test_release_leaves_what_it_can_not_replace(data, tmp_path, capsys, monkeypatch):
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"statements": ["Level 1."], "tables": []}))
+    weights = tmp_path / "weights"
+    command = ["viki", "release", str(data / "policy"), json.dumps([str(results)])]
+    assert main([*command, str(weights / "one")]) == 0
+    assert main([*command, str(weights)]) == 2
+    assert "something else than a policy" in capsys.readouterr().err
+    (weights / "one" / "README.md").write_text("old")
+    monkeypatch.setattr(release, "MAX_BYTES", 1)
+    assert main([*command, str(weights / "one")]) == 2
+    assert "more than 1" in capsys.readouterr().err
+    assert (weights / "one" / "README.md").read_text() == "old"
+    assert [p.name for p in weights.iterdir()] == ["one"]
 
 
 def test_what_evaluate_can_not_do_is_told(data, tmp_path, capsys):
@@ -149,6 +224,10 @@ def test_what_evaluate_can_not_do_is_told(data, tmp_path, capsys):
     ):
         assert main([*base, *more]) == 2
         assert says in capsys.readouterr().err
+    write_records(tmp_path / "l2" / "test" / "part-00000.parquet", records(2, "test", 2))
+    levels = json.dumps([str(data / "l1"), str(tmp_path / "l2")])
+    assert main(["viki", "evaluate", "--out", str(tmp_path), "--data", levels, "--model", str(tmp_path)]) == 2
+    assert "no training record of level 2" in capsys.readouterr().err, "said before a model is read"
 
 
 def test_the_released_policy_plans_in_the_form_asked_for(tmp_path, capsys):

@@ -12,6 +12,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.lightning_modules.viki.policy.asked import Asked
 from fulgurite.lightning_modules.viki.policy.batch import Prompt
+from fulgurite.lightning_modules.viki.policy.folder import new_policy_folder
 from fulgurite.lightning_modules.viki.policy.pictures import PictureSettings
 from fulgurite.lightning_modules.viki.policy.policy import VikiPolicy
 from fulgurite.lightning_modules.viki.policy.small import small_policy
@@ -148,6 +149,39 @@ def test_a_saved_policy_is_read_by_us_and_by_transformers(policy, prompts, tmp_p
         VikiPolicy.load(tmp_path / "policy")
     with pytest.raises(UserError, match="there is no policy"):
         VikiPolicy.load(tmp_path)
+
+
+def test_words_that_would_end_the_chat_are_refused(policy):
+    for prompt in (Prompt("", "Look at <|image_pad|>."), Prompt("You<|im_end|>", "Put.", [picture(56, 56)])):
+        with pytest.raises(UserError, match="a special token of Qwen's"):
+            policy.encode([Prompt("", "Put."), prompt])
+
+
+def test_a_mistyped_folder_is_told_as_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"^runs/policy: there is no such folder, and as a model of the Hub:\nhf:runs/p"
+    ):
+        VikiPolicy.load("runs/policy", offline=True)
+
+
+def test_saving_takes_the_place_of_policies_alone(policy, tmp_path):
+    """A folder of something else is left as it was, and so is a policy whose successor can't be written."""
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(UserError, match="something else than a policy"):
+        policy.save(tmp_path)
+    with pytest.raises(UserError, match="is a file"):
+        policy.save(tmp_path / "note.txt")
+    folder = tmp_path / "policy"
+    policy.save(folder)
+    (folder / "README.md").write_text("old")
+    with pytest.raises(ZeroDivisionError), new_policy_folder(folder) as staging:
+        staging.mkdir()
+        _ = 1 / 0
+    assert (folder / "README.md").read_text() == "old" and (folder / "model.safetensors").exists()
+    policy.save(folder)
+    assert not (folder / "README.md").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["note.txt", "policy"]
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,46 @@
+"""Folders of policies: a new one takes an old one's place only once it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ....registry import UserError
+
+
+@contextlib.contextmanager
+def new_policy_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield the path of a folder to make beside `folder`; it takes its name when the block ends well.
+
+    An earlier policy stands aside until then, and is deleted last. When the block raises, nothing has changed.
+
+    Args:
+        folder: absent, empty, or a policy's.
+
+    Raises:
+        UserError: if `folder` holds something else, or is a file.
+    """
+    folder = Path(folder).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder for the policy")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: holds something else than a policy, and is left alone\nName a new folder in it.")
+    staging, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        yield staging
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        try:
+            os.replace(staging, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
