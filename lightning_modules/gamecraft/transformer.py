@@ -16,9 +16,9 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (pipelines
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from torch import Tensor, nn
 
+from ..eight_bits import EightBitWeights
 from .attention import set_attention
 from .camera_encoder import CameraEncoder
-from .eight_bits import EightBitWeights
 
 Injection = Literal["add", "token_concat", "channel_concat"]
 

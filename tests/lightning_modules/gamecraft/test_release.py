@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fulgurite.lightning_modules.eight_bits import FILE, save_eight_bits
 from fulgurite.lightning_modules.gamecraft.captions_encoder import CaptionEncoder
-from fulgurite.lightning_modules.gamecraft.eight_bits import FILE, save_eight_bits
 from fulgurite.lightning_modules.gamecraft.pipeline import BANK, GameCraftPipeline
 from fulgurite.lightning_modules.gamecraft.release import LARGEST_BYTES, SAMPLING, export
 from fulgurite.lightning_modules.gamecraft.transformer import GameCraftTransformer
