@@ -47,7 +47,7 @@ def release(policy: Path, results: list[Path], out: Path, *, eight_bits: bool = 
     sections = ["\n".join(f"- {text}" for one in measured for text in one["statements"])]
     sections += [_table(table) for one in measured for table in one["tables"]]
     trained = VikiPolicy.load(policy, dtype=torch.float32 if eight_bits else torch.bfloat16)
-    form = "eight bits with a scale for each output" if eight_bits else "bfloat16"
+    form = "eight bits" if eight_bits else "bfloat16"
     count = sum(p.numel() for p in trained.parameters())
     with new_policy_folder(out) as staging:
         trained.save_eight_bits(staging) if eight_bits else trained.save(staging)
