@@ -273,6 +273,15 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
                 output,
             ],
         ),
+        "sweep": (
+            "Run a W&B sweep file over an experiment: with W&B where there is a key, else here; again to go on.",
+            [
+                (("file",), {"help": "the sweep's YAML file, or its name under experiments/sweeps/"}),
+                output,
+                (("--new",), {"action": "store_true", "help": "start afresh even if the same sweep exists"}),
+                (("--agents",), {"type": int, "default": 1, "metavar": "N", "help": "trials at once (default: 1)"}),
+            ],
+        ),
         "results": (
             "Make docs/results.md from docs/records/; --publish RUN adds a run's record first.",
             [

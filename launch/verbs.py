@@ -48,6 +48,16 @@ def run(options: argparse.Namespace) -> int:
     return print_outcome(folder.path)
 
 
+def sweep(options: argparse.Namespace) -> int:
+    """`fulgurite sweep`: many runs of one experiment, by a W&B sweep file."""
+    if options.agents < 1:
+        raise UserError(f"--agents {options.agents}: at least one trial runs at a time")
+
+    from .sweeps.run_sweep import run_sweep
+
+    return run_sweep(options.file, Path(options.output), options.new, options.agents)
+
+
 def list_names(options: argparse.Namespace) -> None:
     """`fulgurite list`."""
     from .listing import print_list

@@ -5,6 +5,8 @@ A `Settings` maps a path such as `("model", "init_args", "lr")` to a `Leaf`. Lis
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,7 +56,14 @@ _LineLoader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:
-    """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None."""
+    """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None. So is `None`, and lists and mappings
+    may stand as Python shows them: W&B's agent writes a sweep's values with `str`.
+    """
+    if text == "None":
+        return None
+    if text[:1] in ("{", "[") and "'" in text:
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            return ast.literal_eval(text)
     try:
         return yaml.load(text, Loader=_LineLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
