@@ -50,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stop.code != 143 and type(stop).__name__ != "SIGTERMException":  # Lightning's own carries no status
             raise
         print(f"fulgurite: stopped by SIGTERM{_goes_on(arguments)}", file=sys.stderr)
-        return 143
+        return 0 if os.environ.get("WANDB_SWEEP_ID") else 143  # its agent takes any other status for a failed trial
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def _goes_on(arguments: list[str]) -> str:
-    return "; the same command goes on where it stopped" if arguments[:1] == ["run"] else ""
+    return "; the same command goes on where it stopped" if arguments[:1] in (["run"], ["sweep"]) else ""
 
 
 def _dispatch(arguments: list[str]) -> int:

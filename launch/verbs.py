@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import re
 import shlex
 import sys
@@ -23,21 +24,13 @@ def run(options: argparse.Namespace) -> int:
     flags, files = parse_flags(options.settings), _config_files(options.config)
     seeds = _seeds(options.seeds)
     experiment = resolve(options.experiment, flags, files)
-    for flag in ("entity", "group", "tags") if not options.wandb else ():
-        if getattr(options, f"wandb_{flag}"):
-            raise UserError(f"--wandb-{flag} without --wandb\nAdd --wandb PROJECT, which turns the logging on.")
-    wandb = {
-        "project": options.wandb,
-        "entity": options.wandb_entity,
-        "group": options.wandb_group,
-        "tags": options.wandb_tags,
-    }
+    wandb = _wandb(options)
     max_time_s = _seconds(options.max_time)
 
     from .stages.runner import RunOptions, run_experiment
 
     command = shlex.join(["fulgurite", *sys.argv[1:]])
-    run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb if options.wandb else None, command)
+    run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb, command)
     if seeds:
         from .stages.seeds import run_seeds
 
@@ -242,6 +235,20 @@ def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
         if not equals and rest and not rest[0].startswith("--"):
             target.append(rest.pop(0))
     return ours, stock
+
+
+def _wandb(options: argparse.Namespace) -> dict[str, str | None] | None:
+    """Where to log to W&B, if anywhere; a trial that `wandb agent` has started logs to its sweep without being asked.
+
+    Raises:
+        UserError: for a detail without the switch.
+    """
+    details = {name: getattr(options, f"wandb_{name}") for name in ("entity", "group", "tags")}
+    of_agent = bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
+    for name, value in details.items():
+        if value and not options.wandb:
+            raise UserError(f"--wandb-{name} without --wandb\nAdd --wandb PROJECT, which turns the logging on.")
+    return {"project": options.wandb, **details} if options.wandb or of_agent else None
 
 
 def _config_files(names: list[str]) -> list[Path]:

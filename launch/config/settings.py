@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -57,13 +58,14 @@ _LineLoader.add_implicit_resolver(
 
 def parse_value(text: str) -> Any:
     """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None. So is `None`, and lists and mappings
-    may stand as Python shows them: W&B's agent writes a sweep's values with `str`.
+    may stand as JSON or as Python shows them: W&B's agent writes a sweep's values so.
     """
     if text == "None":
         return None
-    if text[:1] in ("{", "[") and "'" in text:
-        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            return ast.literal_eval(text)
+    if text[:1] in ("{", "["):
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                return read(text)
     try:
         return yaml.load(text, Loader=_LineLoader)
     except (yaml.YAMLError, ValueError, RecursionError):

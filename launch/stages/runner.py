@@ -74,7 +74,7 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
             if not told:
                 write_record(run, experiment, options.command, None, running=True)
             elif options.wandb is not None:
-                console.print("this run is finished, so nothing is logged to W&B; --new runs it afresh")
+                _tell_wandb(run, options.wandb)
             _announce(experiment, run)
             for stage in experiment.stages:
                 if run.stage(stage.name)["state"] == "done":
@@ -101,6 +101,16 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
                     write_record(run, experiment, options.command, None if error and is_stop(error) else error)
                     write_report(run.path)
     return run
+
+
+def _tell_wandb(run: RunFolder, options: dict[str, Any]) -> None:
+    """A run that is finished has nothing more to log; but W&B's sweep waits for the metrics of its trial."""
+    from ..wandb import in_sweep, log_finished
+
+    if in_sweep():
+        log_finished(run.path, read_record(run.path)["metrics"], options)
+    else:
+        console.print("this run is finished, so nothing is logged to W&B; --new runs it afresh")
 
 
 @contextlib.contextmanager

@@ -7,16 +7,18 @@ from __future__ import annotations
 import ast
 import fnmatch
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ...registry import ROOT, UserError, did_you_mean
-from ..config.experiment import Experiment
-from ..config.signatures import lineage
+from ...registry import ROOT, UserError, did_you_mean, read_index
+from ..config.experiment import Experiment, Stage
+from ..config.signatures import lineage, locate
 from ..records.record import read_record
 from ..stages.run_folder import all_runs
 
 _LOGS = ("self.log", "self.log_dict")
+_METRIC = re.compile(r"[\w*]+(/[\w* ]+)+")
 
 
 def check_metric(name: str, experiment: Experiment, root: Path) -> None:
@@ -46,7 +48,7 @@ def known_metrics(experiment: Experiment, root: Path) -> tuple[set[str], set[str
     known = set(experiment.meta.get("headline") or [])
     patterns: set[str] = set()
     for stage in experiment.stages:
-        for written in _logged(str(stage.settings.get("model", "class_path"))) if stage.verb != "command" else ():
+        for written in _logged(stage):
             ways = {written, f"{stage.name}/{written}"} if experiment.meta.get("stages") else {written}
             if "*" not in written:
                 known |= ways
@@ -63,20 +65,28 @@ def known_metrics(experiment: Experiment, root: Path) -> tuple[set[str], set[str
     return known, patterns
 
 
-def _logged(dotted: str) -> Iterator[str]:
-    """What a module's class and its bases log, by the source text, with `*` for each part made while running."""
-    for definition in lineage(dotted):
-        if not definition.module.startswith(("lightning.", "torch.")):
-            for node in ast.walk(definition.node):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) in _LOGS:
-                    yield from _names(node)
+def _logged(stage: Stage) -> Iterator[str]:
+    """What a stage's module or command may log, by the source text, with `*` for each part made while running: the
+    names in calls of `self.log`, and keys of mappings such as those that `results()` gives (`test/psnr/*`).
+    """
+    if stage.verb == "command":
+        command = read_index().of("commands").get(str(stage.command))
+        found = [d for d in [locate(command.path)] if d] if command else []
+    else:
+        found = lineage(str(stage.settings.get("model", "class_path")))
+    for definition in found:
+        if definition.module.startswith(("lightning.", "torch.")):
+            continue
+        for node in ast.walk(ast.parse(definition.file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in _LOGS:
+                yield from _names(node.args[:1])
+            elif isinstance(node, ast.Dict):
+                yield from (n for n in _names(node.keys) if _METRIC.fullmatch(n))
+            elif isinstance(node, ast.DictComp):
+                yield from (n for n in _names([node.key]) if _METRIC.fullmatch(n))
 
 
-def _names(call: ast.Call) -> Iterator[str]:
-    if not call.args:
-        return
-    first = call.args[0]
-    keys = first.keys if isinstance(first, ast.Dict) else [first.key] if isinstance(first, ast.DictComp) else [first]
+def _names(keys: Iterable[ast.expr | None]) -> Iterator[str]:
     for key in keys:
         if isinstance(key, ast.Constant) and isinstance(key.value, str):
             yield key.value

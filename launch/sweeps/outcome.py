@@ -45,7 +45,7 @@ def write_outcome(place: Place, trials: Sequence[Trial]) -> list[Path]:
     files = [place.folder / "trials.md"]
     rows = table_rows(place.sweep, trials)
     with atomic_write(files[0]) as temporary:
-        temporary.write_text(_markdown(place, rows), encoding="utf-8")
+        temporary.write_text(_markdown(place, header(place.sweep, trials), rows), encoding="utf-8")
     best = best_of(place.sweep, trials)
     if best is not None:
         files += [place.folder / "parallel.png", place.folder / "best.yaml"]
@@ -55,16 +55,22 @@ def write_outcome(place: Place, trials: Sequence[Trial]) -> list[Path]:
     return files
 
 
-def header(sweep: Sweep) -> list[str]:
+def header(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
     """Column names of the table."""
-    return ["trial", *(p.name for p in sweep.parameters), sweep.metric or "metric", "state", "took"]
+    return ["trial", *varying(sweep, trials), sweep.metric or "metric", "state", "took"]
+
+
+def varying(sweep: Sweep, trials: Sequence[Trial]) -> list[str]:
+    """Names of the parameters that are not the same in all trials; all of them if there is none."""
+    names = [p.name for p in sweep.parameters]
+    return [n for n in names if len({_short(t.parameters.get(n)) for t in trials}) > 1] or names
 
 
 def table_rows(sweep: Sweep, trials: Sequence[Trial]) -> list[list[str]]:
     """One row a trial, best first."""
     return [
         [
-            trial.id, *(_short(trial.parameters.get(p.name)) for p in sweep.parameters),
+            trial.id, *(_short(trial.parameters.get(name)) for name in varying(sweep, trials)),
             "–" if trial.value is None else f"{trial.value:.4g}", _state(trial), duration(trial.seconds),
         ]
         for trial in rank(sweep, trials)
@@ -73,7 +79,7 @@ def table_rows(sweep: Sweep, trials: Sequence[Trial]) -> list[list[str]]:
 
 def print_outcome(place: Place, trials: Sequence[Trial]) -> None:
     """Print the table on stdout."""
-    print_table(table_rows(place.sweep, trials), header=header(place.sweep))
+    print_table(table_rows(place.sweep, trials), header=header(place.sweep, trials))
 
 
 def best_experiment(place: Place, best: Trial) -> str:
@@ -123,8 +129,7 @@ def draw(sweep: Sweep, trials: Sequence[Trial], file: Path) -> None:
     from matplotlib import pyplot
 
     shown = [t for t in reversed(rank(sweep, trials)) if t.parameters]
-    axes = [(p.name, [t.parameters.get(p.name) for t in shown]) for p in sweep.parameters]
-    axes = [(name, values) for name, values in axes if len({_short(v) for v in values}) > 1] or axes
+    axes = [(name, [t.parameters.get(name) for t in shown]) for name in varying(sweep, shown)]
     metric = [t.value for t in shown]
     axes.append((str(sweep.metric), metric))
     figure, plot = pyplot.subplots(figsize=(max(5.0, 1.9 * len(axes)), 4), constrained_layout=True)
@@ -180,9 +185,9 @@ def _short(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _markdown(place: Place, rows: list[list[str]]) -> str:
+def _markdown(place: Place, columns: list[str], rows: list[list[str]]) -> str:
     from ..records.report import table
 
     sweep = place.sweep
     goal = f", {'highest' if sweep.maximize else 'lowest'} {sweep.metric} first" if sweep.metric else ""
-    return f"# {place.folder.name}: {sweep.method} over {sweep.experiment}{goal}\n\n{table(header(sweep), rows)}\n"
+    return f"# {place.folder.name}: {sweep.method} over {sweep.experiment}{goal}\n\n{table(columns, rows)}\n"

@@ -72,7 +72,8 @@ def run_on_tune(place: Place, trials: Sequence[Trial], agents: int) -> list[Tria
                 scheduler=_asha(sweep), max_concurrent_trials=agents,
             ),
             run_config=tune.RunConfig(
-                name="tune", storage_path=temporary, verbose=0, callbacks=[Watcher(place, listed)]
+                name="tune", storage_path=temporary, verbose=0, callbacks=[Watcher(place, listed)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()  # fmt: skip
     return place.all() if sweep.method == "bayes" else [place.load(t) for t in trials]

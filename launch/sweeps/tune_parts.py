@@ -96,8 +96,11 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         found, last = self._of(trial), trial.last_result
         if found.state == "running":
             run = find_run(self.place.root, self.place.resolve(found))
-            found = replace(found, value=last.get(VALUE), steps=int(last.get("training_iteration", 0)))
-            found = self.place.save(self.place.with_run(replace(found, state="stopped"), run))
+            found = replace(
+                self.place.with_run(found, run), state="stopped", value=last.get(VALUE),
+                steps=int(last.get("training_iteration", 0)), seconds=float(last.get("time_total_s", 0.0)),
+            )  # fmt: skip
+            self.place.save(found)
         self._tell(found)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
