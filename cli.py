@@ -22,7 +22,7 @@ where from:    fulgurite explain hello trainer.max_epochs
 """
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
-SETTING_VERBS = ("run", "explain", "fetch")  # they take any setting, --key VALUE
+SETTING_VERBS = ("run", "explain", "fetch", "plan")  # they take any setting, --key VALUE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -280,6 +280,21 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
                 output,
                 (("--new",), {"action": "store_true", "help": "start afresh even if the same sweep exists"}),
                 (("--agents",), {"type": int, "default": 1, "metavar": "N", "help": "trials at once (default: 1)"}),
+            ],
+        ),
+        "plan": (
+            "What an experiment's training would take on a card: parameters, memory, work, hours. Any setting.",
+            [
+                experiment,
+                config,
+                (
+                    ("--card",),
+                    {"default": "h100", "metavar": "NAME", "help": "h100, h200, b200, a100, … (default: h100)"},
+                ),
+                (
+                    ("--utilisation",),
+                    {"type": float, "default": 0.35, "metavar": "SHARE", "help": "of the card's peak (default: 0.35)"},
+                ),
             ],
         ),
         "results": (

@@ -51,6 +51,13 @@ def sweep(options: argparse.Namespace) -> int:
     return run_sweep(options.file, Path(options.output), options.new, options.agents)
 
 
+def plan(options: argparse.Namespace) -> None:
+    """`fulgurite plan`: what an experiment would take on a card."""
+    from .plan.report import print_plan
+
+    print_plan(options, _config_files(options.config))
+
+
 def list_names(options: argparse.Namespace) -> None:
     """`fulgurite list`."""
     from .listing import print_list

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from fulgurite.cli import main
+from fulgurite.launch.config.experiment import EXPERIMENTS
 from fulgurite.launch.stages.run_folder import RunFolder, all_runs
 from fulgurite.launch.sweeps.outcome import best_of, rank, write_outcome
 from fulgurite.launch.sweeps.sweep_file import read_sweep
@@ -220,9 +222,18 @@ def test_a_trial_that_wandbs_server_cuts_off_does_not_count_as_failed(agent, tmp
 
 
 def start_sweep(file: Path, agents: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """`fulgurite sweep` in a process of its own."""
+    """`fulgurite sweep` in a process of its own; it prints to a file, since two of Ray's processes outlive a kill."""
     command = [sys.executable, "-m", "fulgurite", "sweep", str(file), "--agents", str(agents)]
-    return subprocess.Popen(command, cwd=file.parent, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with (file.parent / "printed.txt").open("wb") as log:
+        return subprocess.Popen(command, cwd=file.parent, env=environment, stdout=log, stderr=log)
+
+
+def end_sweep(file: Path, agents: int, environment: dict[str, str]) -> str:
+    """The same to its end; returns what it printed."""
+    status = start_sweep(file, agents, environment).wait()
+    printed = (file.parent / "printed.txt").read_text()
+    assert status == 0, printed
+    return printed
 
 
 def kill_when(process: subprocess.Popen[bytes], folder: Path, num_done: int) -> None:
@@ -233,24 +244,37 @@ def kill_when(process: subprocess.Popen[bytes], folder: Path, num_done: int) -> 
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.05)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.wait() == -signal.SIGKILL
+
+
+def kill_and_go_on(file: Path, environment: dict[str, str], num_trials: int, num_done: int) -> str:
+    """Kill a sweep on two processes when so many trials are done, go on with it, and see that each ran once."""
+    root = file.parent / "runs"
+    kill_when(start_sweep(file, 2, environment), file.parent, num_done)
+    done = {r.path.name: r.state for r in runs_of(root) if r.finished}
+    assert num_done <= len(done) < num_trials
+    printed = end_sweep(file, 2, environment)
+    assert_each_ran_once(root, num_trials, interrupted=2)
+    assert all(r.state == done[r.path.name] for r in runs_of(root) if r.path.name in done)
+    assert "on Ray Tune" in printed and "best: val/accuracy" in printed
+    return printed
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a trial ends with a killed sweep on Linux alone")
 def test_a_sweep_on_ray_that_is_killed_goes_on_and_runs_no_trial_twice(tmp_path, child_environment):
     pytest.importorskip("ray.tune")
-    file, environment = write_sweep(tmp_path), child_environment()
-    kill_when(start_sweep(file, 2, environment), tmp_path, 1)
-    done = {r.path.name: r.state for r in runs_of(tmp_path / "runs") if r.finished}
-    assert 1 <= len(done) < 4
-    again = start_sweep(file, 2, environment)
-    out = again.communicate()[0].decode()
-    assert again.returncode == 0, out
-    assert_each_ran_once(tmp_path / "runs", 4, interrupted=2)
-    assert all(r.state == done[r.path.name] for r in runs_of(tmp_path / "runs") if r.path.name in done)
-    assert "on Ray Tune" in out and "best: val/accuracy" in out
+    kill_and_go_on(write_sweep(tmp_path), child_environment(), num_trials=4, num_done=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(sys.platform != "linux", reason="a trial ends with a killed sweep on Linux alone")
+def test_sixteen_trials_of_hello_killed_half_way_go_on_and_none_runs_twice(tmp_path, child_environment):
+    pytest.importorskip("ray.tune")
+    file = tmp_path / "hello.yaml"
+    shutil.copyfile(EXPERIMENTS / "sweeps" / "hello.yaml", file)
+    print(kill_and_go_on(file, child_environment(), num_trials=16, num_done=8))
 
 
 @pytest.mark.slow
@@ -266,9 +290,7 @@ def test_bayes_and_early_termination_run_on_ray(tmp_path, child_environment):
         },
         command=["fulgurite", "run", "${program}", "--data.num_batches", "4", "-c", "${args_json_file}"],
     )  # fmt: skip
-    process = start_sweep(file, 1, child_environment())
-    out = process.communicate()[0].decode()
-    assert process.returncode == 0, out
+    end_sweep(file, 1, child_environment())
     (folder,) = tmp_path.glob("runs/sweeps/*")
     trials = _trials(folder)
     assert len(trials) == 3 and {t["state"] for t in trials} <= {"done", "stopped"}
@@ -276,8 +298,8 @@ def test_bayes_and_early_termination_run_on_ray(tmp_path, child_environment):
     stopped = [t for t in trials if t["state"] == "stopped"]
     runs = {r.path.name: r for r in runs_of(tmp_path / "runs")}
     assert all(t["steps"] == 2 and not runs[Path(t["run"]).name].finished for t in stopped)
-    again = start_sweep(file, 1, child_environment())  # nothing is left to do
-    assert "best: val/accuracy" in again.communicate()[0].decode() and len(_trials(folder)) == 3
+    printed = end_sweep(file, 1, child_environment())  # nothing is left to do
+    assert "best: val/accuracy" in printed and len(_trials(folder)) == 3
 
 
 class Server:
