@@ -83,20 +83,25 @@ def plan_stage(stage: Stage, experiment: Experiment, card: Card, utilisation: fl
         card: what it would run on.
         utilisation: share of the card's peak that the training reaches.
     """
-    if stage.verb == "command":
-        return f"a command ({stage.command}): not planned"
-    if stage.verb != "fit":
-        return f"{stage.verb}: not planned"
-    dotted = str(stage.settings.get("model", "class_path"))
-    name = next((n for n, entry in read_index().of("models").items() if entry.path == dotted), "")
-    if name not in read_index().of("planners"):
-        return f"nobody has said yet what a step of {dotted.rpartition('.')[2]} does (docs/adding_a_paper.md)"
     trainer = stage.settings.get("trainer") or {}
-    model, data = (_arguments(stage, part) for part in ("model", "data"))
+    if stage.verb == "command":
+        name, model, data = str(stage.command), stage.settings.to_dict(), {}
+    elif stage.verb == "fit":
+        dotted = str(stage.settings.get("model", "class_path"))
+        name = next((n for n, entry in read_index().of("models").items() if entry.path == dotted), "")
+        model, data = (_arguments(stage, part) for part in ("model", "data"))
+    else:
+        return f"{stage.verb}: not planned"
+    if name not in read_index().of("planners"):
+        what = f"command {name}" if stage.verb == "command" else f"a step of {dotted.rpartition('.')[2]}"
+        return f"not planned: nobody has said what {what} does"
     others = {s.name: s.settings.to_dict() for s in experiment.stages}
-    precision = str(trainer.get("precision") or "32-true")
-    planned, counted = count(lambda: PLANNERS[name](model, data, trainer, others), _optimizer(model), precision)
-    devices, sharded = _devices(trainer)
+    precision = str(trainer.get("precision") or ("bf16-true" if stage.verb == "command" else "32-true"))
+    try:
+        planned, counted = count(lambda: PLANNERS[name](model, data, trainer, others), _optimizer(model), precision)
+        devices, sharded = _devices(trainer)
+    except UserError as error:
+        return f"not planned: {str(error).splitlines()[0]}"
     peak = card.bf16 if precision.startswith(("bf16", "16")) else card.fp32
     flops = counted.step_flops * planned.steps
     accumulates = int(trainer.get("accumulate_grad_batches") or 1) > 1

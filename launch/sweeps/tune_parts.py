@@ -20,7 +20,7 @@ VALUE, TRIAL = "value", "trial"
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class TrialSteps(tune.Trainable):  # type: ignore[misc]
+class TrialSteps(tune.Trainable):
     """A trial as Tune sees it: one step a value of the metric, the last one when the run has ended."""
 
     def setup(self, config: dict[str, Any], place: Place, listed: dict[str, Trial], agents: int) -> None:
@@ -73,7 +73,7 @@ class TrialSteps(tune.Trainable):  # type: ignore[misc]
             self.process.stop()
 
 
-class Watcher(tune.Callback):  # type: ignore[misc]
+class Watcher(tune.Callback):
     """Prints how each trial begins and ends, and notes in its file that it was cut off early.
 
     Args:

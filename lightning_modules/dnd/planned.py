@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 from unittest import mock
 
@@ -65,7 +66,8 @@ def plan_loras(model: dict[str, Any], data: dict[str, Any], trainer: dict[str, A
         layers_to_transform=model["layers"], task_type="CAUSAL_LM",
     )  # fmt: skip
     # PEFT moves each new matrix to where it already is, which tensors without memory do not survive
-    with mock.patch.object(nn.Module, "to", lambda module, *a, **k: module):
+    with mock.patch.object(nn.Module, "to", lambda module, *a, **k: module), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         network: nn.Module = get_peft_model(base, adapter)
     size, length = int(data["batch_size"]), int(data["max_length"])
     tokens_BL = torch.zeros(size, length, dtype=torch.int64)

@@ -57,7 +57,8 @@ def plan_sft(model: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any
     config = _config(model["policy"])
     network = Qwen2_5_VLForConditionalGeneration(config)
     vision, size = network.model.visual, int(data["batch_size"])
-    patch, merge = config.vision_config.patch_size, config.vision_config.spatial_merge_size
+    eyes: Any = config.vision_config
+    patch, merge = eyes.patch_size, eyes.spatial_merge_size
     grid = _grid(stages, model["max_pixels"], patch * merge, merge)
     blind = bool(data["blind"])
     words = 0 if blind or not model["picture_words"] else config.get_text_config().vocab_size
@@ -65,7 +66,7 @@ def plan_sft(model: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any
     whole = nn.ModuleList([network, *([head] if head is not None else [])])
     if model["freeze_vision"]:
         vision.requires_grad_(False)
-    channels = 3 * config.vision_config.temporal_patch_size * patch**2
+    channels = 3 * eyes.temporal_patch_size * patch**2
     picture_IMC = torch.randn(size, math.prod(grid), channels)
     text, answer = TEXT_TOKENS[data["prompts"]], ANSWER_TOKENS[data["prompts"]]
     tokens_BN = torch.zeros(size, text + answer, dtype=torch.int64)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -328,7 +329,7 @@ def test_with_a_key_the_sweep_is_made_on_the_server_once_and_agents_start(tmp_pa
     server = Server()
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
     monkeypatch.setattr(wandb, "sweep", server.sweep)
-    monkeypatch.setattr("fulgurite.launch.sweeps.online.subprocess.Popen", server.popen)
+    monkeypatch.setattr("fulgurite.launch.sweeps.online.subprocess", SimpleNamespace(Popen=server.popen))
     file = write_sweep(tmp_path, entity="me", project="digits")
     for _ in range(2):  # the second call goes on with the sweep of the first
         assert main(["sweep", str(file), "--output", str(tmp_path / "runs"), "--agents", "2"]) == 0
