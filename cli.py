@@ -22,6 +22,7 @@ where from:    fulgurite explain hello trainer.max_epochs
 """
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+RUN_ACTIONS = ["list", "watch", "show", "stop", "resume", "compare", "clean"]
 SETTING_VERBS = ("run", "explain", "fetch", "plan")  # they take any setting, --key VALUE
 
 
@@ -266,9 +267,9 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
             ],
         ),
         "runs": (
-            "Past runs: list, show RUN, compare A B, clean (unfinished ones).",
+            "What is under way (watch), past runs (list), show RUN, stop RUN, resume RUN, compare A B, clean.",
             [
-                (("action",), {"choices": ["list", "show", "compare", "clean"], "nargs": "?", "default": "list"}),
+                (("action",), {"choices": RUN_ACTIONS, "nargs": "?", "help": "watch where something runs, else list"}),
                 (("names",), {"nargs": "*", "metavar": "RUN", "help": "run folders, or the last part of their names"}),
                 output,
             ],

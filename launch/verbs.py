@@ -112,12 +112,22 @@ def cache(options: argparse.Namespace) -> None:
     clean_cache(options.names) if options.action == "clean" else print_cache()
 
 
-def runs(options: argparse.Namespace) -> None:
-    """`fulgurite runs list|show|compare|clean`."""
+def runs(options: argparse.Namespace) -> int:
+    """`fulgurite runs watch|list|show|stop|resume|compare|clean`."""
     from .stages import past_runs as past
+    from .stages.watching import is_anything_under_way, resume, stop, watch
 
-    root = Path(options.output)
-    if options.action == "show":
+    root, live = Path(options.output), sys.stdout.isatty()
+    if options.action == "watch" or (options.action is None and live and is_anything_under_way(root)):
+        watch(root, live)
+    elif options.action in ("stop", "resume"):
+        if len(options.names) != 1:
+            raise UserError(f"{options.action} takes one run\nfulgurite runs list   shows them")
+        run = past.find_run(root, options.names[0])
+        if options.action == "resume":
+            return resume(run)
+        stop(run)
+    elif options.action == "show":
         past.show(root, options.names)
     elif options.action == "compare":
         past.compare(root, options.names)
@@ -125,6 +135,7 @@ def runs(options: argparse.Namespace) -> None:
         past.clean(root, options.names)
     else:
         past.print_runs(root)
+    return 0
 
 
 def results(options: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
 from .reuse import files_of, lost
 from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
 from .termination import Termination, is_stop, stop_of
+from .watching import here
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -69,6 +70,9 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
         told = run.finished and is_readable(read_record, run.path) and read_record(run.path)["status"] == "done"
         error: BaseException | None = None
         try:
+            if not run.finished:
+                run.state["process"] = here()
+                run.save()
             if not told or not is_readable(read_resolved, run.path):
                 write_resolved(run, experiment)
             if not told:

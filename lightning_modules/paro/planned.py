@@ -33,7 +33,7 @@ def plan_capture(
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        network = CogVideoXTransformer3DModel(**PUBLISHED)
+        network: Any = CogVideoXTransformer3DModel(**PUBLISHED)
     finally:
         torch.set_default_dtype(before)
     rows, columns = model["height"] // 16, model["width"] // 16
