@@ -83,12 +83,17 @@ class ParoAttention(AttentionBackend):
             return "has a plan with several timestep bins, and the call's timestep is not known"
         return super().why_not(q_BHND, k_BHMD, v_BHME, mask)
 
+    def move(self, device: torch.device) -> None:
+        """Bring the plan to a device; a call does so itself, which torch.compile had rather not see."""
+        if self.plan is not None:
+            self.plan = self.plan.to(device)
+        self._table_ON, self._edges_T = self._table_ON.to(device), self._edges_T.to(device)
+
     def __call__(self, q_BHND: Tensor, k_BHMD: Tensor, v_BHME: Tensor, *, mask: Mask, scale: float) -> Tensor:
         """The attention output [B, H, N, E] in q's dtype and in the tokens' own order."""
         assert self.plan is not None and not isinstance(mask, BlockMask)
         if self.plan.masks.device != q_BHND.device:
-            self.plan = self.plan.to(q_BHND.device)
-            self._table_ON, self._edges_T = self._table_ON.to(q_BHND.device), self._edges_T.to(q_BHND.device)
+            self.move(q_BHND.device)
         layer, timestep = self.place.layer, self.place.timestep
         time_bin: Tensor | int = 0
         if timestep is not None and self.plan.meta.edges:
@@ -98,7 +103,7 @@ class ParoAttention(AttentionBackend):
         if self._kernels and q_BHND.device.type == "cuda" and not wanted:
             found, reason = kernels_for(q_BHND.device, q_BHND.dtype, q_BHND.shape[3])
             if reason:
-                _tell(f"attention 'paro' is computed by {'Triton' if found else 'plain PyTorch'}: {reason}")
+                tell(f"attention 'paro' is computed by {'Triton' if found else 'plain PyTorch'}: {reason}")
             if found:
                 seen = None if mask is None else mask[:, 0, 0].expand(q_BHND.shape[0], -1)
                 bits = self.plan.bits(time_bin, layer)
@@ -115,7 +120,7 @@ _told: set[str] = set()
 
 
 @torch.compiler.assume_constant_result
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
     """Warn once."""
     if text not in _told:
         _told.add(text)
