@@ -82,8 +82,8 @@ def hunyuan(times: int = 1) -> tuple[torch.nn.Module, dict[str, Any]]:
 def cogvideox(times: int = 1) -> tuple[torch.nn.Module, dict[str, Any]]:
     model = CogVideoXTransformer3DModel(
         num_attention_heads=HEADS, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8,
-        text_embed_dim=12, num_layers=2, sample_width=16 * times, sample_height=12 * times, sample_frames=9, patch_size=2,
-        temporal_compression_ratio=4, max_text_seq_length=TEXT,
+        text_embed_dim=12, num_layers=2, sample_width=16 * times, sample_height=12 * times, sample_frames=9,
+        patch_size=2, temporal_compression_ratio=4, max_text_seq_length=TEXT,
     )  # fmt: skip
     return model, {
         "hidden_states": torch.randn(1, 3, 4, 12 * times, 16 * times),
