@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json as json_text
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from ...registry import COMMANDS, UserError
 from . import peers
 from .contest import BLOCK, SHAPES, Shape, band_mask, error, measured, random_mask
+from .front import cell, names_in, shares_in, write_whole
 
 SCHEMA_VERSION = 1
 DENSE = {"cudnn": peers.cudnn, "flash": peers.flash, "flash4": peers.flash4}
@@ -57,10 +57,10 @@ def bench(
     Raises:
         UserError: for an unknown name, a density that is no share, or without a CUDA GPU.
     """
-    chosen = _names("--shapes", shapes, tuple(SHAPES))
-    who = _names("--peers", peers, (*DENSE, *SPARSE, *OURS))
-    kinds = _names("--masks", masks, ("random", "band"))
-    shares = _shares(densities)
+    chosen = names_in("--shapes", shapes, tuple(SHAPES))
+    who = names_in("--peers", peers, (*DENSE, *SPARSE, *OURS))
+    kinds = names_in("--masks", masks, ("random", "band"))
+    shares = shares_in(densities)
     if not torch.cuda.is_available():
         raise UserError("bench attention measures GPUs: PyTorch sees no CUDA GPU here\nRun it on a machine with one.")
     device = torch.device("cuda", torch.cuda.current_device())
@@ -73,7 +73,7 @@ def bench(
             base = row["all_in_ms"] if row["who"] == "cudnn" else base
             row["x_cudnn"] = None if base is None else base / row["all_in_ms"]
             rows.append(row)
-            print(" ".join(f"{_cell(row[c]):>9}" for c in COLUMNS) + "  " + _cell(row["parts"]), flush=True)
+            print(" ".join(f"{cell(row[c]):>9}" for c in COLUMNS) + "  " + cell(row["parts"]), flush=True)
     for label, reason in failed.items():
         print(f"{label} did not run: {reason}")
     if json:
@@ -87,7 +87,7 @@ def bench(
             "rows": rows,
             "failed": failed,
         }
-        _write(json, json_text.dumps(content, indent=1).encode())
+        write_whole(json, json_text.dumps(content, indent=1).encode())
     if plot and rows:
         _draw(rows, torch.cuda.get_device_name(device), plot)
     return 0
@@ -170,38 +170,6 @@ def _mask(kind: str, heads: int, blocks: int, density: float, seed: int, device:
     return random_mask(heads, blocks, density, seed, device)
 
 
-def _names(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
-    given = [part.strip() for part in text.split(",") if part.strip()]
-    if wrong := [part for part in given if part not in known] or ([] if given else ["nothing"]):
-        raise UserError(f"{flag} {text}: {wrong[0]!r} is none of {', '.join(known)}")
-    return given
-
-
-def _shares(text: str) -> list[float]:
-    try:
-        given = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        given = [-1.0]
-    if not all(0 < share <= 1 for share in given):
-        raise UserError(f"--densities {text}: numbers above 0, at most 1, with commas")
-    return given
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{key} {number:.3f}" for key, number in value.items())
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "-" if value is None else str(value)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
     """All-in time over density, a panel a shape and mask."""
     import matplotlib
@@ -223,4 +191,4 @@ def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=120, format="png")
     plt.close(figure)
-    _write(path, drawn.getvalue())
+    write_whole(path, drawn.getvalue())
