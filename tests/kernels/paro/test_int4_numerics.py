@@ -31,8 +31,8 @@ def flash_loop(q_ND: Tensor, k_MD: Tensor, v_MD: Tensor, passes: int) -> Tensor:
     """What a kernel with 4-bit matrix units does, tile by tile, in integers.
 
     P of a tile is exp(S - maximum), unsigned, with the scale of the tile's own largest value; the sum of a row is that
-    of the unrounded P. In one pass the maximum is that of the tiles so far, and the output is rescaled when it moves; in
-    two passes the first finds the row's maximum.
+    of the unrounded P. In one pass the maximum is that of the tiles so far, and the output is rescaled when it moves;
+    in two passes the first finds the row's maximum.
     """
     k_MD = k_MD - k_MD.mean(0)
     keys = [(*integers(k, 7), *integers(v, 7)) for k, v in zip(k_MD.split(BLOCK), v_MD.split(BLOCK), strict=True)]
@@ -73,6 +73,7 @@ def test_the_emulation_computes_a_kernel_s_integers_and_one_pass_errs_a_little_l
     assert 0.9 * errors[0] < errors[1] < errors[0]
 
 
+@pytest.mark.slow
 def test_the_table_says_what_groups_and_order_are_worth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Stated in lightning_modules/paro/README.md."""
     assert main(["bench", "attention-numerics", "--json", str(tmp_path / "table.json")]) == 0
