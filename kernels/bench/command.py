@@ -22,7 +22,7 @@ SPARSE = {
     "flash4_128": (peers.flash4_blocks, 128), "flash4_64": (peers.flash4_blocks, 64),
     "flex128": (peers.flex, 128), "flex64": (peers.flex, 64),
 }  # fmt: skip
-OURS = ("paro", "paro_bf16")
+OURS = ("paro", "paro_bf16", "int4")
 COLUMNS = ("shape", "mask", "density", "who", "kernel_ms", "all_in_ms", "x_cudnn", "tflops", "error")
 
 
@@ -47,7 +47,7 @@ def bench(
     Args:
         shapes: names among cogvideox, wan480, wan720, flux, small, with commas.
         peers: contestants: cudnn, flash, flash4 (dense), flash4_128, flash4_64, flex128, flex64, paro, paro_bf16 (its
-            control). flash4 is FlashAttention-4, of the package flash-attn-4.
+            control), int4 (not by default: slow on Hopper). flash4 is FlashAttention-4, of the package flash-attn-4.
         masks: random, band.
         densities: shares of kept blocks.
         seed: of inputs, orders and masks.
@@ -112,11 +112,11 @@ def _rows(
     perm = table[orders].contiguous()
     plain = torch.arange(shape.tokens, dtype=torch.int32, device=device).expand(shape.heads, -1).contiguous()
     blocks = -(-shape.tokens // BLOCK)
-    ours = {}
-    if "paro" in who:
-        ours = {"paro": peers.native.VARIANTS[shape.width]}
-    if "paro_bf16" in who:
-        ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
+    ours: dict[str, Any] = {
+        "paro": lambda task: peers.paro(task, peers.native.VARIANTS[shape.width]),
+        "paro_bf16": lambda task: peers.paro(task, peers.native.CONTROLS[shape.width]),
+        "int4": peers.int4,
+    }
 
     def contest(label: str, make: Any, mask: str, density: float, keep: Tensor | None, order: Tensor) -> Any:
         try:
@@ -157,8 +157,7 @@ def _rows(
                     yield contest(f"{label} 64>128", make, mask, density, keep, perm)
                 else:
                     yield contest(label, make, mask, density, keep, perm)
-        for label, variant in ours.items():
-            yield contest(label, lambda t, v=variant: peers.paro(t, v), mask, density, keep, perm)
+        yield from (contest(label, ours[label], mask, density, keep, perm) for label in OURS if label in who)
 
     for mask, density in [("dense", 1.0), *((m, d) for m in kinds for d in shares)]:
         yield from (row for row in entries(mask, density) if row is not None)
