@@ -101,6 +101,7 @@ def compare_attention(
         pipeline.set_attention(name, plan if planned else None)
         calls, steps = _record(pipeline, picture, make_world)
         attention_ms = steps * _time(calls, pipeline.transformer.device)
+        torch.compiler.reset()  # of one function torch.compile keeps only so many forms
         world = make_world()
         world.warm_up()
         _, state = world.next_chunk(world.start(picture), WALK)
@@ -117,6 +118,8 @@ def compare_attention(
             )
         )
     pipeline.set_attention(None)
+    if found:
+        torch.compiler.reset()
     return found
 
 

@@ -45,6 +45,9 @@ def test_at_what_was_measured_it_takes_what_was_faster(row) -> None:
 
 def test_between_and_beyond() -> None:
     flux = (24, 4608, 128)
+    assert (
+        faster(H200, 24, 16 * 24 * 32, 64, 0.55)[0] == "paro" and faster(H200, 3, 16 * 24 * 32, 64, 0.55)[0] == "sdpa"
+    )
     assert faster(H200, *flux, 0.75)[0] == "sdpa"  # 0.44 ms between its neighbours, against 0.41
     assert faster(H200, *flux, 0.4)[0] == "paro"
     assert faster(H200, 48, 4608, 128, 0.5)[0] == "paro"  # a batch of two: guidance
@@ -140,13 +143,19 @@ def test_diffusers_dispatcher_takes_it_by_name() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_on_a_gpu_its_choice_computes_what_it_names() -> None:
-    plan = make_plan(grid=(16, 24, 32), text=0)
+@pytest.mark.parametrize(("heads", "on_h200"), [(3, "sdpa"), (24, "paro")])
+def test_on_a_gpu_its_choice_computes_what_it_names(heads: int, on_h200: str) -> None:
+    plan = make_plan(grid=(16, 24, 32), text=0, num_heads=heads)
     backend = placed(plan)
     backend.place.timestep = torch.tensor([500.0], device="cuda")
-    q, k, v = (torch.randn(1, 3, plan.meta.layout.num_tokens, 64, device="cuda", dtype=torch.bfloat16) for _ in "qkv")
+    shape = (1, heads, plan.meta.layout.num_tokens, 64)
+    q, k, v = (torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in "qkv")
     chosen = backend.choose(q)
+    if torch.cuda.get_device_name() == H200:
+        assert chosen == on_h200
     paro = make_backend("paro", plan=plan)
     paro.place.layer, paro.place.timestep = 1, backend.place.timestep
     wanted = attention(q, k, v, backend=paro if chosen == "paro" else "sdpa")
     torch.testing.assert_close(attention(q, k, v, backend=backend), wanted, atol=1e-2, rtol=1e-2)
+    compiled = torch.compile(lambda *t: attention(*t, backend=backend), fullgraph=True)
+    torch.testing.assert_close(compiled(q, k, v), wanted, atol=1e-2, rtol=1e-2)
