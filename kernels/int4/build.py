@@ -1,4 +1,4 @@
-"""Compiles kernel.py to the cubin files that the package ships: `python -m fulgurite.kernels.int4.build`.
+"""Compiles kernel.py to the cubin and PTX files that the package ships: `python -m fulgurite.kernels.int4.build`.
 
 Needs the package nvidia-cutlass-dsl (CUTLASS's Python DSL), no GPU and no CUDA toolkit. built.json says from which
 source the files were made, and what their kernels are called.
@@ -24,6 +24,7 @@ SOURCE = Path(__file__).with_name("kernel.py")
 WIDTHS = (64, 128)
 # sm_80's file holds for all of 8.x; on 9.0 the 4-bit products are taken apart into 8-bit ones by the compiler
 SHIPPED = ("sm_80", "sm_90")
+PTX_OF = "sm_80"  # what the driver compiles for GPUs after 9.0, and what tests interpret
 
 
 def source_hash() -> str:
@@ -31,9 +32,9 @@ def source_hash() -> str:
     return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
 
 
-def file_name(arch: str, width: int) -> str:
-    """A compiled file's name in `FOLDER`."""
-    return f"attention_int4_d{width}.{arch}.cubin"
+def file_name(arch: str, width: int, kind: str = "cubin") -> str:
+    """A compiled file's name in `FOLDER`; its kind is `cubin` or `ptx`."""
+    return f"attention_int4_d{width}.{arch}.{kind}"
 
 
 def compile_one(arch: str, width: int) -> tuple[bytes, str]:
@@ -79,14 +80,17 @@ def build() -> None:
     for arch in SHIPPED:
         for width in WIDTHS:
             cubin, ptx = compile_one(arch, width)
-            name = file_name(arch, width)
-            temporary = FOLDER / f".{name}.tmp"
-            temporary.write_bytes(cubin)
-            os.replace(temporary, FOLDER / name)
-            names[name] = kernel_name(ptx)
-            print(f"{name}: {len(cubin)} bytes")
-    content = {"schema_version": 1, "source": source_hash(), "kernels": names}
-    RECORD.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            made = {file_name(arch, width): cubin}
+            if arch == PTX_OF:
+                made[file_name(arch, width, "ptx")] = ptx.encode()
+            for name, content in made.items():
+                temporary = FOLDER / f".{name}.tmp"
+                temporary.write_bytes(content)
+                os.replace(temporary, FOLDER / name)
+                names[name] = kernel_name(ptx)
+                print(f"{name}: {len(content)} bytes")
+    record = {"schema_version": 1, "source": source_hash(), "kernels": names}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

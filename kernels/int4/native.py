@@ -1,4 +1,4 @@
-"""The function of paro/numerics.py at 4 bits by the compiled kernel, for NVIDIA GPUs of compute capability 8.x and 9.0.
+"""The function of paro/numerics.py at 4 bits by the compiled kernel, for NVIDIA GPUs from compute capability 8.0 on.
 
 Axis legend: B batch, H head, N token, D channel, R query block, C key block, T tile (H heads of a batch, blocks).
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..paro.driver import CudaError, kernel, launch
 from ..paro.orders import inverse, reorder
 from ..paro.plan import unpack
-from .build import FOLDER, RECORD, WIDTHS, file_name
+from .build import FOLDER, PTX_OF, RECORD, WIDTHS, file_name
 from .fragments import BLOCK, to_key_fragments, to_query_fragments, to_value_fragments
 
 THREADS = 128
@@ -28,8 +28,8 @@ def why_not(device: torch.device, width: int) -> str:
     if device.type != "cuda":
         return f"runs on CUDA, not on {device.type}"
     major, minor = torch.cuda.get_device_capability(device)
-    if major != 8 and (major, minor) != (9, 0):
-        return f"is compiled for compute capability 8.x and 9.0, and this GPU has {major}.{minor}"
+    if major < 8:
+        return f"needs compute capability 8.0 or more, and this GPU has {major}.{minor}"
     if width not in WIDTHS:
         return f"takes heads of {' or '.join(map(str, WIDTHS))} channels, not {width}"
     try:
@@ -127,7 +127,9 @@ def _rounded(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 @cache
 def _kernel(device: int, width: int) -> ctypes.c_void_p:
-    major, _ = torch.cuda.get_device_capability(device)
-    name = file_name("sm_80" if major == 8 else "sm_90", width)
+    found = torch.cuda.get_device_capability(device)
+    name = file_name(PTX_OF, width, "ptx")  # which the driver compiles
+    if found[0] == 8 or found == (9, 0):
+        name = file_name("sm_80" if found[0] == 8 else "sm_90", width)
     names = json.loads(RECORD.read_text(encoding="utf-8"))["kernels"]
     return kernel(str(FOLDER / name), names[name], 0, device)

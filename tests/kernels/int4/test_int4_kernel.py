@@ -1,4 +1,4 @@
-"""The 4-bit kernel: its operands' layout, its walk lane by lane on a CPU, its compilation, and its numbers on a GPU."""
+"""The 4-bit kernel: its operands' layout, its compiled code on a CPU, its compilation, and its numbers on a GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fulgurite.kernels.paro.orders import inverse, reorder
 from fulgurite.kernels.paro.plan import pack
 from fulgurite.registry import UserError
 
-from .lanes import LANE, product, walk
+from .ptx import LANE, product, run_block
 
 
 @pytest.fixture(autouse=True)
@@ -69,14 +69,18 @@ def emulated(tensors: list[Tensor], keep: Tensor, orders: Tensor, key_mask: Tens
     return reorder(out, inverse(orders))
 
 
-@pytest.mark.parametrize(("size", "width"), [(64 * 2 + 48, 64), (64 + 16, 128)])
-@pytest.mark.parametrize("padded", [False, True])
-def test_the_walk_lane_by_lane_is_the_emulation(size: int, width: int, padded: bool) -> None:
+@pytest.mark.parametrize(("size", "width", "padded"), [(64 + 48, 64, True), (64 + 16, 128, False)])
+def test_the_compiled_code_run_on_a_cpu_is_the_emulation(size: int, width: int, padded: bool) -> None:
+    """The shipped PTX, instruction by instruction, over whole thread blocks."""
+    ptx = (build.FOLDER / build.file_name(build.PTX_OF, width, "ptx")).read_text()
     tensors, keep, orders = case(size, width)
     key_mask = torch.arange(size)[None] < size - 9 if padded else None
     given, blocks = operands(*tensors, pack(keep), orders, key_mask, 0.1)
-    found = walk(given, blocks, width)[:, :size].view(1, 2, size, width)
-    found = reorder(found, inverse(orders))
+    out = torch.full((2, blocks * 64, width), float("nan"))
+    for head in range(2):
+        for row in range(blocks):
+            run_block(ptx, [*given, out], [blocks], (row, head))
+    found = reorder(out[:, :size].view(1, 2, size, width), inverse(orders))
     wanted = emulated(tensors, keep, orders, key_mask, 0.1)
     assert (found - wanted).norm() / wanted.norm() < 0.005  # ties in rounding
     assert torch.equal(found[0, 0, orders[0, :64]], torch.zeros(64, width))  # the row that keeps no block
@@ -90,6 +94,7 @@ def test_the_shipped_files_are_those_of_the_source() -> None:
             name = build.file_name(arch, width)
             assert (build.FOLDER / name).read_bytes().startswith(b"\x7fELF")
             assert record["kernels"][name].encode() in (build.FOLDER / name).read_bytes()
+    assert {path.name for path in build.FOLDER.iterdir()} == {*record["kernels"], build.RECORD.name}
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_89"])
