@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fulgurite.kernels.api import attention, make_backend
 from fulgurite.kernels.int4 import build
 from fulgurite.kernels.int4.fragments import KEY_OF, to_key_fragments, to_query_fragments, to_value_fragments
 from fulgurite.kernels.int4.native import int4_forward, operands, why_not
@@ -134,3 +135,24 @@ def test_its_numbers_on_a_gpu_are_the_emulation_s(size: int, width: int) -> None
     wanted = emulated(tensors, keep, orders, key_mask, 0.1)
     assert (found.cpu() - wanted).norm() / wanted.norm() < 0.01
     assert torch.equal(found, int4_forward(*(t.cuda() for t in arguments), 0.1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_where_a_gpu_has_the_units_the_backend_takes_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fulgurite.kernels.bench.random_plan import random_plan
+    from fulgurite.kernels.paro import backend as paro_backend
+    from fulgurite.kernels.paro.orders import Layout
+
+    plan = random_plan(Layout((3, 8, 12), 7, "suffix"), 2, 3, 0.7)
+    q, k, v = (torch.randn(1, 3, plan.meta.layout.num_tokens, 64, device="cuda") for _ in range(3))
+    made = []
+    for units in (False, True):
+        monkeypatch.setattr(paro_backend, "has_units", lambda *call, units=units: units)
+        backend = make_backend("int4", plan=plan)
+        backend.place.layer = 1
+        made.append(attention(q, k, v, backend=backend))
+    assert not torch.equal(*made)
+    assert (made[1] - made[0]).norm() / made[0].norm() < 0.01
+    compiled = torch.compile(lambda *t: attention(*t, backend=backend), fullgraph=True)
+    torch.testing.assert_close(compiled(q, k, v), made[1])
