@@ -36,9 +36,30 @@ def test_operations_are_those_of_the_network_called_as_often_as_steps_are_asked_
     assert flops[1] == 2 * flops[0]
 
 
+def test_backends_are_compared_by_attention_and_by_chunk(tmp_path, capsys):
+    out = tmp_path / "bench.json"
+    line = ["bench", "gamecraft", "--model", "tiny", "--size", "32x48", "--steps", "2", "--chunks", "1"]
+    compared = ["--attention", "sdpa,paro,auto", "--density", "0.8"]
+    assert main([*line, *compared, "--device", "cpu", "--play_s", "0", "--json", str(out)]) == 0
+    sdpa, paro, auto = json.loads(out.read_text())["attention"]
+    assert [times["name"] for times in (sdpa, paro, auto)] == ["sdpa", "paro", "auto"]
+    assert sdpa["tokens"] == 18 * 2 * 3 + 12 and paro["tokens"] == auto["tokens"] == 18 * 2 * 3 + 16
+    assert sdpa["density"] == 1.0 and 0 < paro["density"] <= 1.0
+    # on a CPU paro is emulated, with the reference's arithmetic: it can't be free, and auto knows better
+    assert 0 < sdpa["attention_ms"] < sdpa["chunk_ms"] and paro["attention_ms"] < paro["chunk_ms"]
+    assert auto["attention_ms"] < paro["attention_ms"]
+    assert "x attention" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
-    [(["--size", "60x112"], "multiples of 16"), (["--model", "13b"], "one of tiny"), (["--chunks", "0"], "--chunks 0")],
+    [
+        (["--size", "60x112"], "multiples of 16"),
+        (["--attention", "sdpa,prao"], "Did you mean 'paro'?"),
+        (["--attention", "paro", "--density", "2"], "--density 2"),
+        (["--model", "13b"], "one of tiny"),
+        (["--chunks", "0"], "--chunks 0"),
+    ],
 )
 def test_mistakes_are_answered_in_a_sentence(capsys, options, said):
     assert main(["bench", "gamecraft", "--device", "cpu", *options]) == 2
