@@ -16,15 +16,18 @@ class VikiTaskDataModule(LightningDataModule):
     Args:
         team_size: only tasks with so many robots; 0 for all.
         num_records: training records to take tasks from.
+        num_val: validation records to take tasks from.
         num_test: test records to take held-out tasks from.
         seed: of the records.
     """
 
-    def __init__(self, team_size: int = 2, num_records: int = 1200, num_test: int = 500, seed: int = 0) -> None:
+    def __init__(
+        self, team_size: int = 2, num_records: int = 1200, num_val: int = 300, num_test: int = 500, seed: int = 0
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if not 0 <= team_size <= 3 or min(num_records, num_test) < 1:
-            raise UserError("data: team_size is 0 to 3, num_records and num_test are from 1 on")
+        if not 0 <= team_size <= 3 or min(num_records, num_val, num_test) < 1:
+            raise UserError("data: team_size is 0 to 3, num_records, num_val and num_test are from 1 on")
 
     def test_tasks(self) -> list[Problem]:
         """The held-out tasks."""

@@ -156,7 +156,6 @@ def test_picture_tokens_learn_the_words_that_only_pictures_tell():
 def test_level_3_s_accuracy_is_told_with_what_it_is_worth():
     module = VikiSFTModule()
     for scores, told in (([Score(1, "1-1", 1, 1.0)], False), ([Score(1, "1-1", 1, 1.0), Score(3, "", 1, 0.9)], True)):
-        module._scores = scores
-        module.on_test_epoch_end()
+        module._keep_table(scores, "test")
         assert ("Level 3: The released accuracy hardly falls" in module._tables[-1]["note"]) is told
     assert [len(table["rows"]) for table in module._tables] == [2]

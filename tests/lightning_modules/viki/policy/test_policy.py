@@ -108,6 +108,22 @@ def test_sampling_follows_the_temperature(policy, prompts):
     assert ((entropy > 0) & (entropy <= numpy.log(len(policy.texts.special) + 2000))).all()
 
 
+def test_a_large_vocabulary_s_logits_come_in_parts(policy, prompts, monkeypatch):
+    """Log-probabilities, entropies and gradients are those of all logits at once."""
+    batch = policy.encode(prompts)
+    made = policy.generate(batch, group_size=2, max_new_tokens=6, generator=torch.Generator().manual_seed(0))
+    found = []
+    for most in (1 << 28, 1):  # all completions at once, and one after the other
+        monkeypatch.setattr("fulgurite.lightning_modules.viki.policy.policy._MOST_LOGITS", most)
+        policy.zero_grad()
+        log_probs, entropy = policy.log_probs_and_entropy(batch, made.tokens_GL, made.mask_GL)
+        log_probs.sum().backward()
+        gradient = policy.model.model.language_model.embed_tokens.weight.grad.clone()
+        found.append((log_probs.detach(), entropy, gradient))
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
+
+
 def test_an_answer_ends_at_its_end_token(policy, prompts):
     """Answers end at different lengths, the rest goes on without them, and texts are what was learned."""
     torch.manual_seed(0)
