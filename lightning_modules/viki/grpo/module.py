@@ -127,7 +127,7 @@ class VikiGRPOModule(LightningModule):
         for part, at in parts_of(prompts, s.micro_prompts, s.group_size):
             here = slice(first + at.start, first + at.stop)
             log_probs_GL, entropy_GL = log_probs_and_entropy(
-                self.policy, part, found.tokens_GL[here], found.mask_GL[here], s.temperature
+                self.policy, self.policy.encode(part), found.tokens_GL[here], found.mask_GL[here], s.temperature
             )
             old, reference, advantages, weights = (
                 column.to(self.device)

@@ -40,8 +40,9 @@ class PolicyRLModule(TorchRLModule):
         numbers = batch[Columns.OBS].reshape(-1).tolist()
         drawn = numbers[:: self.model_config["group_size"]]
         records = open_bank(self.model_config["data"]).records("train", drawn)
+        encoded = self.policy.encode([self.policy.asked.prompt(record) for record in records])
         log_probs_GL, entropy_GL = log_probs_and_entropy(
-            self.policy, [self.policy.asked.prompt(r) for r in records], batch[Columns.ACTIONS].long(), batch[MASK],
+            self.policy, encoded, batch[Columns.ACTIONS].long(), batch[MASK],
             self.model_config["temperature"],
         )  # fmt: skip
         return {Columns.ACTION_LOGP: log_probs_GL, ENTROPY: entropy_GL}

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ....datamodules.viki.records import Record
-from ..policy.batch import Prompt
+from ..policy.batch import PolicyBatch
 from ..policy.policy import VikiPolicy
 from ..rewards import REWARDS, Reward, plan_reward_and_verdict
 from .loss import group_advantages
@@ -94,10 +94,10 @@ def roll_out(
     rewards = [reward_of(r, text, settings.length_counts) for r, text in zip(asked, texts, strict=True)]
     rewarded = time.perf_counter()
     networks = [policy] if reference is None else [policy, reference]
-    rows = [
-        [log_probs(p, part, tokens_GL[at], mask_GL[at], settings.temperature) for p in networks]
-        for part, at in parts_of(prompts, settings.micro_prompts, settings.group_size)
-    ]  # fmt: skip
+    rows = []
+    for part, at in parts_of(prompts, settings.micro_prompts, settings.group_size):
+        batch = policy.encode(part)
+        rows.append([log_probs(p, batch, tokens_GL[at], mask_GL[at], settings.temperature) for p in networks])
     old_GL, reference_GL = (torch.cat([row[k] for row in rows]).cpu() for k in (0, len(networks) - 1))
     advantages_G = group_advantages(torch.tensor([reward.total for reward in rewards]), settings.group_size)
     return Rollout(
@@ -127,23 +127,21 @@ def parts_of(prompts: Sequence[Any], size: int, group_size: int) -> list[tuple[S
     ]
 
 
-def log_probs(
-    policy: VikiPolicy, prompts: Sequence[Prompt], tokens_GL: Tensor, mask_GL: Tensor, temperature: float
-) -> Tensor:
+def log_probs(policy: VikiPolicy, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float) -> Tensor:
     """Log-probabilities of completions by the forward pass of training, float32 [G, L] and 0 where there is no token;
     the columns behind the longest completion are not computed.
     """
     tokens, mask = _trimmed(policy, tokens_GL, mask_GL)
-    found = policy.log_probs(policy.encode(prompts), tokens, mask, temperature)
+    found = policy.log_probs(batch, tokens, mask, temperature)
     return functional.pad(found, (0, mask_GL.shape[1] - mask.shape[1]))
 
 
 def log_probs_and_entropy(
-    policy: VikiPolicy, prompts: Sequence[Prompt], tokens_GL: Tensor, mask_GL: Tensor, temperature: float
+    policy: VikiPolicy, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """As `log_probs`, and the entropy of each token's distribution, float32 [G, L], without gradient."""
     tokens, mask = _trimmed(policy, tokens_GL, mask_GL)
-    found = policy.log_probs_and_entropy(policy.encode(prompts), tokens, mask, temperature)
+    found = policy.log_probs_and_entropy(batch, tokens, mask, temperature)
     log_probs_GL, entropy_GL = (functional.pad(f, (0, mask_GL.shape[1] - mask.shape[1])) for f in found)
     return log_probs_GL, entropy_GL
 

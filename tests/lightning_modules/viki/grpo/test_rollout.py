@@ -60,10 +60,10 @@ def test_old_log_probabilities_are_those_of_the_draws(policy, records):
 def test_micro_batches_change_no_log_probability(policy, records):
     found = roll_out(policy, None, records, SETTINGS, seed=0)
     prompts = [policy.asked.prompt(r) for r in records]
-    whole = log_probs(policy, prompts, found.tokens_GL, found.mask_GL, 1.0)
+    whole = log_probs(policy, policy.encode(prompts), found.tokens_GL, found.mask_GL, 1.0)
     parts = parts_of(prompts, SETTINGS.micro_prompts, SETTINGS.group_size)
     assert [at for _, at in parts] == [slice(0, 6), slice(6, 9)]
-    cut = [log_probs(policy, part, found.tokens_GL[at], found.mask_GL[at], 1.0) for part, at in parts]
+    cut = [log_probs(policy, policy.encode(part), found.tokens_GL[at], found.mask_GL[at], 1.0) for part, at in parts]
     torch.testing.assert_close(torch.cat(cut), whole, atol=1e-4, rtol=0)
 
 
