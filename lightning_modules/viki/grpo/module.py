@@ -15,12 +15,12 @@ from torch import Tensor
 from ....datamodules.viki.module import VikiTrajectoryDataModule
 from ....datamodules.viki.records import Record
 from ....registry import MODELS, UserError
-from ..policy.batch import Prompt
 from ..policy.policy import VikiPolicy
 from ..rewards import POOLED_LEVELS, Reward
-from .loss import Aggregation, grpo_loss, token_weights
-from .rollout import Rollout, answer, load_policy, log_probs_and_entropy, parts_of, roll_out, rollout_seed
+from .loss import Aggregation
+from .rollout import answer, load_policy, roll_out, rollout_seed
 from .settings import GRPOSettings
+from .update import add_gradients
 
 
 @MODELS.register("viki_grpo", paper="2506.09049")
@@ -111,35 +111,13 @@ class VikiGRPOModule(LightningModule):
         figures: dict[str, Tensor] = {}
         for start in s.epochs * list(range(0, len(prompts), s.minibatch_prompts)):
             optimizer.zero_grad()
-            figures = self._backward(prompts[start : start + s.minibatch_prompts], found, start * s.group_size)
+            part = prompts[start : start + s.minibatch_prompts]
+            figures = add_gradients(self.policy, part, found, start * s.group_size, s, self.manual_backward)
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
             optimizer.step()
         self.log_dict({f"train/{k}": v for k, v in figures.items()}, batch_size=len(records))
         asked = [record for record in records for _ in range(s.group_size)]
         self._log_rewards("train", asked, found.rewards)
-
-    def _backward(self, prompts: list[Prompt], found: Rollout, first: int) -> dict[str, Tensor]:
-        """Gradients of a minibatch whose completions begin at row `first`; returns its figures."""
-        assert self.policy is not None
-        s, rows = self.settings, slice(first, first + len(prompts) * self.settings.group_size)
-        weights_GL = token_weights(found.mask_GL[rows], s.aggregation)
-        figures: dict[str, Tensor] = {}
-        for part, at in parts_of(prompts, s.micro_prompts, s.group_size):
-            here = slice(first + at.start, first + at.stop)
-            log_probs_GL, entropy_GL = log_probs_and_entropy(
-                self.policy, self.policy.encode(part), found.tokens_GL[here], found.mask_GL[here], s.temperature
-            )
-            old, reference, advantages, weights = (
-                column.to(self.device)
-                for column in (found.old_GL[here], found.reference_GL[here], found.advantages_G[here], weights_GL[at])
-            )
-            loss, told = grpo_loss(
-                log_probs_GL, old, reference, advantages, weights, entropy_GL, clip=s.clip, dual_clip=s.dual_clip,
-                kl_coefficient=s.kl_coefficient,
-            )  # fmt: skip
-            self.manual_backward(loss)
-            figures = {k: v + figures.get(k, torch.zeros_like(v)) for k, v in told.items() if k != "ratio_gap"}
-        return figures
 
     def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Rewards of greedy answers."""
