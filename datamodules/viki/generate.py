@@ -27,14 +27,14 @@ from rich.progress import track
 
 from ...registry import COMMANDS, UserError
 from ..files import atomic_write, write_json
-from .generator import SPLITS, draw_record
+from .generator import NUMBERS, SPLITS, draw_record
 from .pictures import GLOBAL_SIZE, Photographer
 from .records import SCHEMA_VERSION, Record, demonstration, read_records, write_records
 from .thoughts import thoughts
 
 PART_RECORDS = 128
 LEVELS = {"l1": 1, "l2": 2, "l3": 3}
-LEVEL_3_SPLITS = ("train", "val", "test", "heldout_scene")
+FEW_SPLITS = ("train", "val", "test", "heldout_scene")  # of level 3, and where families are named
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Settings:
         every_view: whether they have one of each active robot too.
         size: width and height of the pictures, pixels.
         num_records: split -> how many.
+        families: numbers of the families drawn from; as the splits say if none.
     """
 
     schema_version: int
@@ -58,12 +59,14 @@ class Settings:
     every_view: bool
     size: tuple[int, int]
     num_records: dict[str, int]
+    families: tuple[int, ...] = ()
 
 
 @COMMANDS.register("viki generate", paper="2506.09049")
 def generate(
     out: Path, level: str = "l2", num: int = 2000, num_test: int | None = None, pictures: bool = True,
-    views: str = "global", size: str = "600x336", demonstrations: int = 0, seed: int = 0, workers: int | None = None,
+    views: str = "global", size: str = "600x336", demonstrations: int = 0, families: list[int] | None = None,
+    seed: int = 0, workers: int | None = None,
 ) -> None:  # fmt: skip
     """Make records of a level with pictures and checked gold: training, validation, test and three held-out splits.
 
@@ -76,6 +79,8 @@ def generate(
         views: global, as the released records have it, or all, with one view of each active robot.
         size: width x height of the pictures; level 3's are 256x256.
         demonstrations: so many chain-of-thought demonstrations of the training split are written too.
+        families: numbers of the families to draw from, in every split and the held-out 11 as well; as the splits say
+            unless given.
         seed: seed of everything drawn.
         workers: processes; one a core with pictures, else one.
     """
@@ -89,11 +94,14 @@ def generate(
         raise UserError(f"demonstrations: from 0 to num, {num}")
     if level == "l3" and (not pictures or demonstrations):
         raise UserError("level l3 is about its pictures: it has no symbolic records and no demonstrations that think")
+    chosen = tuple(sorted(set(families or ())))
+    if chosen and (level == "l3" or not set(chosen) <= set(NUMBERS)):
+        raise UserError(f"families are of levels l1 and l2, numbers from {NUMBERS[0]} to {NUMBERS[-1]}, not {chosen}")
     others = max(1, num // 10) if num_test is None else num_test
-    splits = LEVEL_3_SPLITS if level == "l3" else SPLITS
+    splits = FEW_SPLITS if level == "l3" or chosen else SPLITS
     settings = Settings(
         SCHEMA_VERSION, LEVELS[level], seed, pictures, views == "all", _size(size),
-        {split: num if split == "train" else others for split in splits},
+        {split: num if split == "train" else others for split in splits}, chosen,
     )  # fmt: skip
     started = time.monotonic()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,6 +142,7 @@ def _claim(out: Path, settings: Settings) -> None:
         held = None
     if not isinstance(held, dict):
         raise UserError(f"{file}: does not tell a data set's settings; take another folder with --out")
+    held.setdefault("families", [])  # files of before there was the choice
     if held != wanted:
         differs = ", ".join(name for name in wanted if held.get(name) != wanted[name])
         raise UserError(f"{out} holds records made with another {differs}\nTake another folder with --out.")
@@ -171,9 +180,9 @@ def _make(out: Path, settings: Settings, parts: list[Part], workers: int) -> int
 
 
 @functools.cache
-def _photographer(size: tuple[int, int], every_view: bool) -> Photographer:
+def _photographer(size: tuple[int, int], every_view: bool, numbers: tuple[int, ...]) -> Photographer:
     """One for the whole life of a process: compiling the scene takes seconds."""
-    return Photographer(size, every_view)
+    return Photographer(size, every_view, numbers)
 
 
 def _make_part(out: Path, settings: Settings, part: Part) -> int:
@@ -187,10 +196,10 @@ def _make_part(out: Path, settings: Settings, part: Part) -> int:
 def _records(settings: Settings, split: str, indices: range) -> Iterator[Record]:
     for index in indices:
         if settings.pictures:
-            camera = _photographer(settings.size, settings.every_view)
+            camera = _photographer(settings.size, settings.every_view, settings.families)
             yield camera.take(settings.level, split, index, settings.seed)
         else:
-            yield draw_record(settings.level, split, index, settings.seed)
+            yield draw_record(settings.level, split, index, settings.seed, numbers=settings.families)
 
 
 def write_demonstrations(out: Path, level: int, count: int) -> None:

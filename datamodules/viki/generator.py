@@ -28,6 +28,8 @@ from .staging import stage
 from .vocabulary import robots
 
 SPLITS = ("train", "val", "test", "heldout_scene", "heldout_family", "heldout_pair")
+NUMBERS = range(1, 14)
+"""Numbers of the families."""
 HELDOUT_FAMILY = 11
 HELDOUT_LAYOUTS, HELDOUT_STYLES = (8, 9), (10, 11)
 HELDOUT_PAIR = frozenset({"stompy", "fetch"})
@@ -62,7 +64,9 @@ class Task:
     scene: SceneDescription
 
 
-def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0) -> Record:
+def draw_record(
+    level: int, split: str, index: int, seed: int, attempt: int = 0, numbers: tuple[int, ...] = ()
+) -> Record:
     """One record without pictures; the same arguments give the same record.
 
     Args:
@@ -71,11 +75,12 @@ def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0)
         index: its number in the split, from 0.
         seed: of the data set.
         attempt: another number draws another scene for the same task, where a picture hid something.
+        numbers: of the families to draw from; as the split says unless given.
 
     Raises:
         GoldError: if the family's gold can't be carried out, or is longer than need be and the planner finds none.
     """
-    task = draw_task(split, index, seed, attempt)
+    task = draw_task(split, index, seed, attempt, numbers)
     if level == 1:
         types = activation(task.family, [*task.team.values(), *task.idle])
         gold: str | Mapping[str, Any] = str(sorted(types))
@@ -88,10 +93,10 @@ def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0)
     )  # fmt: skip
 
 
-def draw_task(split: str, index: int, seed: int, attempt: int = 0) -> Task:
+def draw_task(split: str, index: int, seed: int, attempt: int = 0, numbers: tuple[int, ...] = ()) -> Task:
     """The task behind a record; see `draw_record`."""
     draw = numpy.random.default_rng((seed, zlib.crc32(split.encode()), index))
-    choices = sub_families(split)
+    choices = sub_families(split, numbers)
     family = choices[int(draw.integers(len(choices)))]
     filling = dict(_pick(draw, fillings(family.name, split)))
     agents = [f"R{i + 1}" for i in draw.permutation(len(family.roles))]
@@ -112,8 +117,10 @@ def draw_task(split: str, index: int, seed: int, attempt: int = 0) -> Task:
 
 
 @functools.cache
-def sub_families(split: str) -> tuple[Family, ...]:
-    """Sub-families that a split draws from, all equally often."""
+def sub_families(split: str, numbers: tuple[int, ...] = ()) -> tuple[Family, ...]:
+    """Sub-families that a split draws from, all equally often; those of the families named, where some are."""
+    if numbers:
+        return tuple(f for f in families().values() if f.number in numbers)
     found = [f for f in families().values() if (f.number == HELDOUT_FAMILY) == (split == "heldout_family")]
     if split == "heldout_pair":
         found = [f for f in found if sorted(f.roles) == ["humanoid", "wheeled"]]

@@ -19,7 +19,7 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 from ....datamodules.sources.hub import fetch_hub
 from ....datamodules.sources.models import no_progress_bars
 from ....registry import UserError
-from .asked import Asked
+from .asked import Asked, local_folder
 from .batch import Completions, PolicyBatch, Prompt
 from .encoding import Encoder
 from .folder import new_policy_folder
@@ -66,14 +66,14 @@ class VikiPolicy(nn.Module):
         """Read a folder that `save` wrote or one of a released Qwen2.5-VL, or fetch one from the Hugging Face Hub.
 
         Args:
-            folder_or_id: folder, or ORG/NAME.
+            folder_or_id: folder, ORG/NAME, or the name of one in this checkout's weights/, such as viki-small.
             dtype: of the weights.
             offline: take what the Hub's cache holds, and do not ask the network.
 
         Raises:
             UserError: if there is no such policy, or it is damaged.
         """
-        folder = Path(folder_or_id)
+        folder = local_folder(folder_or_id)
         if not folder.exists() and str(folder_or_id).count("/") == 1 and not str(folder_or_id).startswith((".", "/")):
             try:
                 folder = fetch_hub(f"hf:{folder_or_id}", offline=offline)

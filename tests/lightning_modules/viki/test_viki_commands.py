@@ -42,6 +42,19 @@ def test_a_data_set_is_made_in_parts_and_gone_on_with(data, capsys):
     assert len(read_demonstrations(out / "cot" / "VIKI_L2.json")) == 3
 
 
+def test_families_can_be_chosen_in_every_split(tmp_path, capsys):
+    command = ["viki", "generate", str(tmp_path / "some"), "--num", "9", "--num_test", "6", "--pictures", "false"]
+    assert main([*command, "--families", "[11, 13]"]) == 0
+    splits = ("train", "val", "test", "heldout_scene")
+    assert sorted(f.name for f in (tmp_path / "some").iterdir() if f.is_dir()) == sorted(splits)
+    found = [record.family.split("-")[0] for split in splits for record in read_records(tmp_path / "some" / split)]
+    assert set(found) == {"11", "13"} and len(found) == 27
+    assert main([*command, "--families", "[14]"]) == 2
+    assert "numbers from 1 to 13, not (14,)" in capsys.readouterr().err
+    assert main(command) == 2
+    assert "made with another" in capsys.readouterr().err
+
+
 def test_gold_is_right_and_a_wrong_plan_is_told_why(data, tmp_path, capsys):
     out, _ = data
     lines = [json.dumps({"record": r.key, "answer": r.answer()}) for r in read_records(out / "test")]

@@ -264,3 +264,13 @@ def test_no_token_is_left_without_anything_to_see(policy, prompts):
     torch.testing.assert_close(half, wanted, atol=0.1, rtol=0.02)
     assert all(p.grad.isfinite().all() for p in policy.parameters() if p.grad is not None)
     policy.zero_grad()
+
+
+def test_released_weights_have_a_name(tmp_path, monkeypatch):
+    assert VikiPolicy.load("viki-small").asked.prompts == "short"
+    with pytest.raises(UserError, match="viki-smal: there is no policy"):
+        VikiPolicy.load("viki-smal")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "viki-small").mkdir()
+    with pytest.raises(UserError, match="there is no policy"):
+        VikiPolicy.load("viki-small")
