@@ -116,12 +116,12 @@ def evaluate(
             shared[name] = cooperation_report(name, records, answers)
     results = report(found)
     figures = ["families.png"]
-    for name, told in shared.items():
-        results["metrics"] |= told["metrics"]
-        results["tables"] += told["tables"]
-        if told["tables"]:
+    for name, plans in shared.items():
+        results["metrics"] |= plans["metrics"]
+        results["tables"] += plans["tables"]
+        if plans["tables"]:
             figures.append(f"cooperation_{name}.png")
-            draw_cooperation(told["measured"], name, out / figures[-1])
+            draw_cooperation(plans["measured"], name, out / figures[-1])
     for who, answerer in answerers.items():
         if answerer.cut_off:
             told = f"{who}: {answerer.cut_off} answers of {sum(map(len, splits.values()))}"
