@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...registry import DATAMODULES, UserError
 from ..draws import DrawLoader, Shuffled
 from .lengths import AlikeInLength
+from .plans import one_at_a_time
 from .prompts import short_prompt
 from .records import Record, RecordError, read_records
 from .scene_description import GLOBAL_VIEW
@@ -39,6 +41,7 @@ class VikiTrajectoryDataModule(LightningDataModule):
         num_batches: batches an epoch, of each process.
         stage: `sft` gives responses to learn, `rl` only what rewards need.
         with_thoughts: responses think before they answer (generated records only); else they are answers alone.
+        serial: plans to learn have one robot act at a time, for a look at whether cooperation comes by itself.
         blind: leave the pictures out, for the control that every result needs beside it.
         views: `all` pictures of a record, or its `global` one alone; unless given, as the policy was asked in earlier
             training, all for a new one.
@@ -60,6 +63,7 @@ class VikiTrajectoryDataModule(LightningDataModule):
         num_batches: int = 100,
         stage: Literal["sft", "rl"] = "sft",
         with_thoughts: bool = True,
+        serial: bool = False,
         blind: bool = False,
         views: Literal["all", "global"] | None = None,
         prompts: Literal["full", "short"] | None = None,
@@ -169,6 +173,9 @@ class VikiTrajectoryDataModule(LightningDataModule):
         return short_prompt(record) if self.prompts == "short" else record.system
 
     def _response(self, record: Record) -> str:
+        if self.hparams["serial"] and isinstance(record.ground_truth, Mapping):
+            plan = one_at_a_time(record.ground_truth["time_steps"])
+            record = replace(record, ground_truth={**record.ground_truth, "time_steps": plan})
         if not self.hparams["with_thoughts"]:
             return f"<answer>{record.answer()}</answer>"
         try:

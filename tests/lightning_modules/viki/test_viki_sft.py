@@ -11,10 +11,12 @@ import torch
 from lightning.pytorch import Trainer
 
 from fulgurite.datamodules.draws import Shuffled
+from fulgurite.datamodules.viki.checker import check_plan
 from fulgurite.datamodules.viki.encoding import encode
 from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.datamodules.viki.lengths import AlikeInLength
 from fulgurite.datamodules.viki.module import VikiTrajectoryDataModule, chosen_images, decode, spread
+from fulgurite.datamodules.viki.plans import find_answer, literal
 from fulgurite.datamodules.viki.records import write_records
 from fulgurite.lightning_modules.viki.picture_words import PictureWords
 from fulgurite.lightning_modules.viki.policy.batch import Prompt
@@ -108,6 +110,20 @@ def test_several_levels_are_learned_together(data, tmp_path):
     assert {record.level for record in module.records("val")} == {1}, "a folder may lack a split"
     texts = module.texts(9)
     assert len(texts) == 27 and module.records("train")[0].instruction in texts
+
+
+def test_demonstrations_can_have_one_robot_act_at_a_time(tmp_path):
+    """Such plans reach the goal as well, in more steps."""
+    write_records(tmp_path / "train.parquet", [draw_record(2, "train", k, seed=0) for k in range(40)])
+    module = VikiTrajectoryDataModule(str(tmp_path), 40, 1, serial=True)
+    longer = 0
+    for example in map(module._example, module.records("train")):
+        plan = literal(find_answer(example["response"]))
+        assert all(len(row["actions"]) == 1 for row in plan)
+        assert f"That takes {len(plan)} steps." in example["response"]
+        assert check_plan(example["ground_truth"], plan, strict=True).ok
+        longer += len(plan) > len(example["ground_truth"]["time_steps"])
+    assert longer > 10
 
 
 def test_batches_of_like_length_hold_every_draw_once():
