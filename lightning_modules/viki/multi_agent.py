@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class VikiMultiAgentModule(LightningModule):
         width: int = 64,
         num_envs: int = 40,
         batch_size: int = 4000,
-        minibatch_size: int = 500,
+        minibatch_size: int = 1000,
         epochs: int = 6,
         lr: float = 1.5e-3,
         gamma: float = 0.97,
@@ -124,7 +124,7 @@ class VikiMultiAgentModule(LightningModule):
         }
 
 
-def play(tasks: list[Problem], team: Team, max_steps: int = MAX_STEPS) -> tuple[float, float, float | None]:
+def play(tasks: Sequence[Problem], team: Team, max_steps: int = MAX_STEPS) -> tuple[float, float, float | None]:
     """Share of tasks done, share done in the planner's number of steps, and mean steps of those done.
 
     Args:

@@ -96,6 +96,15 @@ def test_groups_share_their_prompt_and_lose_nothing(policy, prompts):
     torch.testing.assert_close(*gradients, atol=2e-3, rtol=1e-3)
 
 
+def test_answers_are_written_in_half_precision_too(policy, prompts):
+    """As evaluation does on GPUs: keys and values of the prompts then have types of their own."""
+    batch = policy.encode(prompts)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = policy.generate(batch, greedy=True, max_new_tokens=6)
+        again = policy.log_probs(batch, made.tokens_GL, made.mask_GL)
+    torch.testing.assert_close(made.log_probs_GL, again, atol=0.1, rtol=0)
+
+
 def test_sampling_follows_the_temperature(policy, prompts):
     batch = policy.encode(prompts[:1])
     made = policy.generate(
