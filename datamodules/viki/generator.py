@@ -28,8 +28,6 @@ from .staging import stage
 from .vocabulary import robots
 
 SPLITS = ("train", "val", "test", "heldout_scene", "heldout_family", "heldout_pair")
-NUMBERS = range(1, 14)
-"""Numbers of the families."""
 HELDOUT_FAMILY = 11
 HELDOUT_LAYOUTS, HELDOUT_STYLES = (8, 9), (10, 11)
 HELDOUT_PAIR = frozenset({"stompy", "fetch"})
@@ -64,9 +62,7 @@ class Task:
     scene: SceneDescription
 
 
-def draw_record(
-    level: int, split: str, index: int, seed: int, attempt: int = 0, numbers: tuple[int, ...] = ()
-) -> Record:
+def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0, like: str = "") -> Record:
     """One record without pictures; the same arguments give the same record.
 
     Args:
@@ -75,12 +71,12 @@ def draw_record(
         index: its number in the split, from 0.
         seed: of the data set.
         attempt: another number draws another scene for the same task, where a picture hid something.
-        numbers: of the families to draw from; as the split says unless given.
+        like: split by whose rules it is drawn; its own unless given.
 
     Raises:
         GoldError: if the family's gold can't be carried out, or is longer than need be and the planner finds none.
     """
-    task = draw_task(split, index, seed, attempt, numbers)
+    task = draw_task(split, index, seed, attempt, like)
     if level == 1:
         types = activation(task.family, [*task.team.values(), *task.idle])
         gold: str | Mapping[str, Any] = str(sorted(types))
@@ -93,21 +89,22 @@ def draw_record(
     )  # fmt: skip
 
 
-def draw_task(split: str, index: int, seed: int, attempt: int = 0, numbers: tuple[int, ...] = ()) -> Task:
+def draw_task(split: str, index: int, seed: int, attempt: int = 0, like: str = "") -> Task:
     """The task behind a record; see `draw_record`."""
     draw = numpy.random.default_rng((seed, zlib.crc32(split.encode()), index))
-    choices = sub_families(split, numbers)
+    rule = like or split
+    choices = sub_families(rule)
     family = choices[int(draw.integers(len(choices)))]
-    filling = dict(_pick(draw, fillings(family.name, split)))
+    filling = dict(_pick(draw, fillings(family.name, rule)))
     agents = [f"R{i + 1}" for i in draw.permutation(len(family.roles))]
     roles = dict(zip(ROLES, agents, strict=False))
-    types = _types(draw, family, split)
+    types = _types(draw, family, rule)
     team = {agent: name for agent, name in sorted(zip(agents, types, strict=True))}
     idle = tuple(_pick(draw, _of_kind(kind)) for kind in family.idle if draw.random() < 0.5)
     starts = {name: _pick(draw, where) for name, where in family.start_areas(filling, roles).items()}
     wording = _pick(draw, family.wordings).format(**filling)
     scene_draw = numpy.random.default_rng((seed, zlib.crc32(split.encode()), index, 1 + attempt))
-    held_out = split == "heldout_scene"
+    held_out = rule == "heldout_scene"
     layouts = HELDOUT_LAYOUTS if held_out else [n for n in range(NUM_LAYOUTS) if n not in HELDOUT_LAYOUTS]
     styles = HELDOUT_STYLES if held_out else [n for n in range(NUM_STYLES) if n not in HELDOUT_STYLES]
     beside = {roles[r]: name for name, where in family.starts.items() if name == "sink" and (r := where[5:]) in roles}
@@ -117,10 +114,8 @@ def draw_task(split: str, index: int, seed: int, attempt: int = 0, numbers: tupl
 
 
 @functools.cache
-def sub_families(split: str, numbers: tuple[int, ...] = ()) -> tuple[Family, ...]:
-    """Sub-families that a split draws from, all equally often; those of the families named, where some are."""
-    if numbers:
-        return tuple(f for f in families().values() if f.number in numbers)
+def sub_families(split: str) -> tuple[Family, ...]:
+    """Sub-families that a split draws from, all equally often."""
     found = [f for f in families().values() if (f.number == HELDOUT_FAMILY) == (split == "heldout_family")]
     if split == "heldout_pair":
         found = [f for f in found if sorted(f.roles) == ["humanoid", "wheeled"]]

@@ -42,15 +42,16 @@ def test_a_data_set_is_made_in_parts_and_gone_on_with(data, capsys):
     assert len(read_demonstrations(out / "cot" / "VIKI_L2.json")) == 3
 
 
-def test_families_can_be_chosen_in_every_split(tmp_path, capsys):
-    command = ["viki", "generate", str(tmp_path / "some"), "--num", "9", "--num_test", "6", "--pictures", "false"]
-    assert main([*command, "--families", "[11, 13]"]) == 0
-    splits = ("train", "val", "test", "heldout_scene")
-    assert sorted(f.name for f in (tmp_path / "some").iterdir() if f.is_dir()) == sorted(splits)
-    found = [record.family.split("-")[0] for split in splits for record in read_records(tmp_path / "some" / split)]
-    assert set(found) == {"11", "13"} and len(found) == 27
-    assert main([*command, "--families", "[14]"]) == 2
-    assert "numbers from 1 to 13, not (14,)" in capsys.readouterr().err
+def test_what_is_held_out_can_be_drawn_for_training(tmp_path, capsys):
+    command = ["viki", "generate", str(tmp_path / "pair"), "--num", "9", "--num_test", "6", "--pictures", "false"]
+    assert main([*command, "--like", "heldout_pair"]) == 0
+    found = {split: read_records(tmp_path / "pair" / split) for split in ("train", "val", "test")}
+    assert {f.name for f in (tmp_path / "pair").iterdir() if f.is_dir()} == set(found)
+    for records in found.values():
+        assert all(set(record.problem.types) == {"stompy", "fetch"} for record in records)
+    assert found["val"][0].instruction != found["test"][0].instruction or found["val"][1] != found["test"][1]
+    assert main([*command, "--like", "heldout_par"]) == 2
+    assert "held-out splits: heldout_scene heldout_family heldout_pair" in capsys.readouterr().err
     assert main(command) == 2
     assert "made with another" in capsys.readouterr().err
 
