@@ -54,7 +54,8 @@ class Verdict:
 class _Failure(Exception):
     def __init__(self, code: str, sentence: str, step: int | None = None) -> None:
         super().__init__(sentence)
-        self.code, self.sentence, self.step = code, sentence, step
+        self.code, self.step = code, step
+        self.sentence = " ".join(sentence.split())  # a name of the plan's may hold line breaks
 
 
 def check_plan(

@@ -35,6 +35,7 @@ from .thoughts import thoughts
 PART_RECORDS = 128
 LEVELS = {"l1": 1, "l2": 2, "l3": 3}
 LEVEL_3_SPLITS = ("train", "val", "test", "heldout_scene")
+LIKE_SPLITS = ("train", "val", "test")  # drawn by the rules of a held-out one
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Settings:
         every_view: whether they have one of each active robot too.
         size: width and height of the pictures, pixels.
         num_records: split -> how many.
+        like: held-out split by whose rules all are drawn; none if empty.
     """
 
     schema_version: int
@@ -58,12 +60,14 @@ class Settings:
     every_view: bool
     size: tuple[int, int]
     num_records: dict[str, int]
+    like: str = ""
 
 
 @COMMANDS.register("viki generate", paper="2506.09049")
 def generate(
     out: Path, level: str = "l2", num: int = 2000, num_test: int | None = None, pictures: bool = True,
-    views: str = "global", size: str = "600x336", demonstrations: int = 0, seed: int = 0, workers: int | None = None,
+    views: str = "global", size: str = "600x336", demonstrations: int = 0, like: str | None = None,
+    seed: int = 0, workers: int | None = None,
 ) -> None:  # fmt: skip
     """Make records of a level with pictures and checked gold: training, validation, test and three held-out splits.
 
@@ -76,6 +80,8 @@ def generate(
         views: global, as the released records have it, or all, with one view of each active robot.
         size: width x height of the pictures; level 3's are 256x256.
         demonstrations: so many chain-of-thought demonstrations of the training split are written too.
+        like: a held-out split, such as heldout_pair, by whose rules training, validation and test are drawn then: to
+            learn what other data sets keep from training.
         seed: seed of everything drawn.
         workers: processes; one a core with pictures, else one.
     """
@@ -89,11 +95,14 @@ def generate(
         raise UserError(f"demonstrations: from 0 to num, {num}")
     if level == "l3" and (not pictures or demonstrations):
         raise UserError("level l3 is about its pictures: it has no symbolic records and no demonstrations that think")
+    if like is not None and (level == "l3" or not like.startswith("heldout_") or like not in SPLITS):
+        held_out = " ".join(name for name in SPLITS if name.startswith("heldout_"))
+        raise UserError(f"like is a held-out split of level l1 or l2, not '{like}'\nheld-out splits: {held_out}")
     others = max(1, num // 10) if num_test is None else num_test
-    splits = LEVEL_3_SPLITS if level == "l3" else SPLITS
+    splits = LIKE_SPLITS if like else LEVEL_3_SPLITS if level == "l3" else SPLITS
     settings = Settings(
         SCHEMA_VERSION, LEVELS[level], seed, pictures, views == "all", _size(size),
-        {split: num if split == "train" else others for split in splits},
+        {split: num if split == "train" else others for split in splits}, like or "",
     )  # fmt: skip
     started = time.monotonic()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,6 +143,7 @@ def _claim(out: Path, settings: Settings) -> None:
         held = None
     if not isinstance(held, dict):
         raise UserError(f"{file}: does not tell a data set's settings; take another folder with --out")
+    held.setdefault("like", "")  # files of before there was the choice
     if held != wanted:
         differs = ", ".join(name for name in wanted if held.get(name) != wanted[name])
         raise UserError(f"{out} holds records made with another {differs}\nTake another folder with --out.")
@@ -171,9 +181,9 @@ def _make(out: Path, settings: Settings, parts: list[Part], workers: int) -> int
 
 
 @functools.cache
-def _photographer(size: tuple[int, int], every_view: bool) -> Photographer:
+def _photographer(size: tuple[int, int], every_view: bool, like: str) -> Photographer:
     """One for the whole life of a process: compiling the scene takes seconds."""
-    return Photographer(size, every_view)
+    return Photographer(size, every_view, like)
 
 
 def _make_part(out: Path, settings: Settings, part: Part) -> int:
@@ -187,10 +197,10 @@ def _make_part(out: Path, settings: Settings, part: Part) -> int:
 def _records(settings: Settings, split: str, indices: range) -> Iterator[Record]:
     for index in indices:
         if settings.pictures:
-            camera = _photographer(settings.size, settings.every_view)
+            camera = _photographer(settings.size, settings.every_view, settings.like)
             yield camera.take(settings.level, split, index, settings.seed)
         else:
-            yield draw_record(settings.level, split, index, settings.seed)
+            yield draw_record(settings.level, split, index, settings.seed, like=settings.like)
 
 
 def write_demonstrations(out: Path, level: int, count: int) -> None:

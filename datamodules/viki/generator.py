@@ -62,7 +62,7 @@ class Task:
     scene: SceneDescription
 
 
-def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0) -> Record:
+def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0, like: str = "") -> Record:
     """One record without pictures; the same arguments give the same record.
 
     Args:
@@ -71,11 +71,12 @@ def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0)
         index: its number in the split, from 0.
         seed: of the data set.
         attempt: another number draws another scene for the same task, where a picture hid something.
+        like: split by whose rules it is drawn; its own unless given.
 
     Raises:
         GoldError: if the family's gold can't be carried out, or is longer than need be and the planner finds none.
     """
-    task = draw_task(split, index, seed, attempt)
+    task = draw_task(split, index, seed, attempt, like)
     if level == 1:
         types = activation(task.family, [*task.team.values(), *task.idle])
         gold: str | Mapping[str, Any] = str(sorted(types))
@@ -88,21 +89,22 @@ def draw_record(level: int, split: str, index: int, seed: int, attempt: int = 0)
     )  # fmt: skip
 
 
-def draw_task(split: str, index: int, seed: int, attempt: int = 0) -> Task:
+def draw_task(split: str, index: int, seed: int, attempt: int = 0, like: str = "") -> Task:
     """The task behind a record; see `draw_record`."""
     draw = numpy.random.default_rng((seed, zlib.crc32(split.encode()), index))
-    choices = sub_families(split)
+    rule = like or split
+    choices = sub_families(rule)
     family = choices[int(draw.integers(len(choices)))]
-    filling = dict(_pick(draw, fillings(family.name, split)))
+    filling = dict(_pick(draw, fillings(family.name, rule)))
     agents = [f"R{i + 1}" for i in draw.permutation(len(family.roles))]
     roles = dict(zip(ROLES, agents, strict=False))
-    types = _types(draw, family, split)
+    types = _types(draw, family, rule)
     team = {agent: name for agent, name in sorted(zip(agents, types, strict=True))}
     idle = tuple(_pick(draw, _of_kind(kind)) for kind in family.idle if draw.random() < 0.5)
     starts = {name: _pick(draw, where) for name, where in family.start_areas(filling, roles).items()}
     wording = _pick(draw, family.wordings).format(**filling)
     scene_draw = numpy.random.default_rng((seed, zlib.crc32(split.encode()), index, 1 + attempt))
-    held_out = split == "heldout_scene"
+    held_out = rule == "heldout_scene"
     layouts = HELDOUT_LAYOUTS if held_out else [n for n in range(NUM_LAYOUTS) if n not in HELDOUT_LAYOUTS]
     styles = HELDOUT_STYLES if held_out else [n for n in range(NUM_STYLES) if n not in HELDOUT_STYLES]
     beside = {roles[r]: name for name, where in family.starts.items() if name == "sink" and (r := where[5:]) in roles}

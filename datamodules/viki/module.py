@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ...registry import DATAMODULES, UserError
 from ..draws import DrawLoader, Shuffled
 from .lengths import AlikeInLength
+from .plans import one_at_a_time
 from .prompts import short_prompt
 from .records import Record, RecordError, read_records
 from .scene_description import GLOBAL_VIEW
@@ -29,8 +31,8 @@ class VikiTrajectoryDataModule(LightningDataModule):
 
     A batch is a dict of lists, an entry a record: `system`, `instruction`, `images` (a list of uint8 [H, W, 3], empty
     where records are symbolic or the run is blind), `response` (the text that is to be learned; empty in the stage
-    `rl`), `ground_truth` and `record`. Training batches are a function of (seed, batch number) alone, each record comes
-    once a pass, and a run that resumes goes on where it was.
+    `rl`), `ground_truth`, `record` and `number` (its place in the split). Training batches are a function of (seed,
+    batch number) alone, each record comes once a pass, and a run that resumes goes on where it was.
 
     Args:
         data: folder that `fulgurite viki generate` wrote, or one with train, val and test parquet of the released
@@ -39,10 +41,13 @@ class VikiTrajectoryDataModule(LightningDataModule):
         num_batches: batches an epoch, of each process.
         stage: `sft` gives responses to learn, `rl` only what rewards need.
         with_thoughts: responses think before they answer (generated records only); else they are answers alone.
+        serial: plans to learn have one robot act at a time, for a look at whether cooperation comes by itself.
         blind: leave the pictures out, for the control that every result needs beside it.
-        views: `all` pictures of a record, or its `global` one alone.
+        views: `all` pictures of a record, or its `global` one alone; unless given, as the policy was asked in earlier
+            training, all for a new one.
         prompts: `full` system prompts, or `short` ones, which name the task and the team only: a policy that is
-            trained from nothing learns the rest, and reads a tenth of the words.
+            trained from nothing learns the rest, and reads a tenth of the words. Unless given, as the policy was asked
+            in earlier training, full for a new one.
         alike: training batches are made of records of like length, found among those of so many batches.
         limit: so many training records at most.
         test_split: split that is tested.
@@ -58,9 +63,10 @@ class VikiTrajectoryDataModule(LightningDataModule):
         num_batches: int = 100,
         stage: Literal["sft", "rl"] = "sft",
         with_thoughts: bool = True,
+        serial: bool = False,
         blind: bool = False,
-        views: Literal["all", "global"] = "all",
-        prompts: Literal["full", "short"] = "full",
+        views: Literal["all", "global"] | None = None,
+        prompts: Literal["full", "short"] | None = None,
         alike: int = 1,
         limit: int | None = None,
         test_split: str = "test",
@@ -73,6 +79,9 @@ class VikiTrajectoryDataModule(LightningDataModule):
         if min(batch_size, num_batches, alike, 1 if limit is None else limit) < 1:
             raise UserError("data.batch_size, data.num_batches, data.alike and data.limit must be positive")
         self._splits: dict[str, list[Record]] = {}
+        self.views: str = views or "all"
+        self.prompts: str = prompts or "full"
+        """How records are asked; a model whose policy was asked in another way before sets them in its setup."""
         self.prepare: Callable[[Batch], Any] | None = None
         """Makes a training batch's entry `prepared`, in the process that loads it: a policy's encoding."""
 
@@ -154,16 +163,19 @@ class VikiTrajectoryDataModule(LightningDataModule):
         return {
             "system": self._system(record),
             "instruction": record.instruction,
-            "images": [] if p["blind"] else [decode(image) for image in chosen_images(record, p["views"])],
+            "images": [] if p["blind"] else [decode(image) for image in chosen_images(record, self.views)],
             "response": self._response(record) if p["stage"] == "sft" else "",
             "ground_truth": record.ground_truth,
             "record": record,
         }
 
     def _system(self, record: Record) -> str:
-        return short_prompt(record) if self.hparams["prompts"] == "short" else record.system
+        return short_prompt(record) if self.prompts == "short" else record.system
 
     def _response(self, record: Record) -> str:
+        if self.hparams["serial"] and isinstance(record.ground_truth, Mapping):
+            plan = one_at_a_time(record.ground_truth["time_steps"])
+            record = replace(record, ground_truth={**record.ground_truth, "time_steps": plan})
         if not self.hparams["with_thoughts"]:
             return f"<answer>{record.answer()}</answer>"
         try:
@@ -179,7 +191,7 @@ class _Examples(Dataset[dict[str, Any]]):
         self._module, self._records = module, records
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        return self._module._example(self._records[number])
+        return {**self._module._example(self._records[number]), "number": number}
 
     def __len__(self) -> int:
         return len(self._records)

@@ -22,12 +22,13 @@ class Photographer:
     Args:
         size: width and height of the pictures, pixels.
         every_view: also one view of each active robot; else the global view alone, as in the released records.
+        like: split by whose rules all are drawn; their own unless given.
     """
 
-    def __init__(self, size: tuple[int, int] = GLOBAL_SIZE, every_view: bool = False) -> None:
+    def __init__(self, size: tuple[int, int] = GLOBAL_SIZE, every_view: bool = False, like: str = "") -> None:
         from .scenes.renderer import SceneRenderer
 
-        self._size, self._every_view = size, every_view
+        self._size, self._every_view, self._like = size, every_view, like
         self._renderer = SceneRenderer(max(size[0], GLOBAL_SIZE[0]), max(size[1], GLOBAL_SIZE[1]))
 
     def __enter__(self) -> Photographer:
@@ -52,7 +53,7 @@ class Photographer:
             return draw_arms_record(split, index, seed, self._renderer)
         reason = ""
         for attempt in range(_ATTEMPTS):
-            record = draw_record(level, split, index, seed, attempt)
+            record = draw_record(level, split, index, seed, attempt, self._like)
             assert record.scene is not None
             try:
                 scene, _ = settle(record.scene, self._renderer)

@@ -133,3 +133,11 @@ def rows_of(steps: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
         {"step": number, "actions": {robot: command.split(",") for robot, command in sorted(step.items())}}
         for number, step in enumerate(steps, 1)
     ]
+
+
+def one_at_a_time(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same plan with one robot acting in a step, in the order of their names; rows as `rows_of` gives them."""
+    acts = [
+        {robot: list(words)} for row in rows for robot, words in sorted(row["actions"].items()) if words is not None
+    ]
+    return [{"step": number, "actions": act} for number, act in enumerate(acts, 1)]

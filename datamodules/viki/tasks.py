@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from lightning.pytorch import LightningDataModule
 
 from ...registry import DATAMODULES, UserError
@@ -16,29 +18,33 @@ class VikiTaskDataModule(LightningDataModule):
     Args:
         team_size: only tasks with so many robots; 0 for all.
         num_records: training records to take tasks from.
+        num_val: validation records to take tasks from.
         num_test: test records to take held-out tasks from.
         seed: of the records.
     """
 
-    def __init__(self, team_size: int = 2, num_records: int = 1200, num_test: int = 500, seed: int = 0) -> None:
+    def __init__(
+        self, team_size: int = 2, num_records: int = 1200, num_val: int = 300, num_test: int = 500, seed: int = 0
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if not 0 <= team_size <= 3 or min(num_records, num_test) < 1:
-            raise UserError("data: team_size is 0 to 3, num_records and num_test are from 1 on")
+        if not 0 <= team_size <= 3 or min(num_records, num_val, num_test) < 1:
+            raise UserError("data: team_size is 0 to 3, num_records, num_val and num_test are from 1 on")
 
-    def test_tasks(self) -> list[Problem]:
+    def test_tasks(self) -> tuple[Problem, ...]:
         """The held-out tasks."""
         return problems("test", self.hparams["num_test"], self.hparams["seed"], self.hparams["team_size"])
 
 
-def problems(split: str, num_records: int, seed: int, team_size: int = 0) -> list[Problem]:
+@functools.lru_cache(maxsize=8)  # each of an env runner's environments asks for the same
+def problems(split: str, num_records: int, seed: int, team_size: int = 0) -> tuple[Problem, ...]:
     """Tasks of a split's first records, those with so many robots; all for 0.
 
     Raises:
         UserError: if none has.
     """
     found = (Problem.read(draw_task(split, index, seed).truth) for index in range(num_records))
-    chosen = [problem for problem in found if team_size in (0, len(problem.agents))]
+    chosen = tuple(problem for problem in found if team_size in (0, len(problem.agents)))
     if not chosen:
         raise UserError(f"none of the first {num_records} records of {split} has {team_size} robots; take more")
     return chosen

@@ -6,22 +6,26 @@ Everything in it can be seen in the picture or read in the instruction; it is wr
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 
 from .records import Record, RecordError
 from .scene_description import SceneDescription
 from .vocabulary import places, robots
 
+_SHARE = re.compile(r"bring the ([a-z ]+?) to the ([a-z ]+?)(?= while\b|[.,;])")
+"""What an arm has to bring where, as datamodules/viki/arms.py words it: first one's own share, then the partner's."""
+_ARMS = (("My", "I bring"), ("My partner's", "My partner brings"))
+
 
 def thoughts(record: Record) -> str:
-    """The think block of a generated record; of level 3, where both hands begin and end.
+    """The think block of a generated record; of level 3, where things and hands are.
 
     Raises:
         RecordError: if the record does not know its scene.
     """
     if record.level == 3:
-        own, other = ast.literal_eval(str(record.ground_truth))
-        return f"My hand goes from {own[0]} to {own[-1]}. My partner's goes from {other[0]} to {other[-1]}."
+        return _about_the_ways(record)
     if record.scene is None:
         raise RecordError("no scene: only generated records can be thought about")
     seen = _what_is_seen(record.scene)
@@ -64,3 +68,17 @@ def _about_the_plan(truth: Mapping[str, object]) -> str:
                 lines.setdefault(agent, []).append(" ".join(words))
     parts = [f"{agent}: {', '.join(actions)}." for agent, actions in sorted(lines.items())]
     return f"{' '.join(parts)} That takes {len(steps)} steps."
+
+
+def _about_the_ways(record: Record) -> str:
+    """Where what each arm brings, its target and its hand are: the second, last and first point of its way. A policy
+    that starts from nothing finds a thing by its name there, which a list of points alone would not teach it.
+    """
+    ways = ast.literal_eval(str(record.ground_truth))
+    shares = _SHARE.findall(record.instruction)
+    lines = []
+    for (whose, brings), way, share in zip(_ARMS, ways, shares or (None, None), strict=True):
+        if share:
+            lines.append(f"{brings} the {share[0]} at {way[1]} to the {share[1]} at {way[-1]}.")
+        lines.append(f"{whose} hand is at {way[0]}.")
+    return " ".join(lines)

@@ -202,6 +202,12 @@ def _check_runner(verb: str, settings: Settings) -> None:
     _check_keys(settings, ("rllib",), parameters(RLLIB) or {}, "rllib", shows(RLLIB))
     if runner == "rllib" and verb != "fit":
         raise UserError(f"{settings.origin('runner')}: RLlib only fits; to {verb}, leave `runner: rllib` out")
+    for key in ("trainer", "ckpt_path") if runner == "rllib" else ():
+        if settings.get(key):
+            raise UserError(
+                f"{settings.origin(key)}: `{key}` is Lightning's, and RLlib trains this stage\n"
+                f"Leave it out and write `rllib:`, or leave `runner: rllib` out.\n{shows(RLLIB)}"
+            )
 
 
 def _check_class(settings: Settings, path: tuple[str, ...], dotted: str) -> None:

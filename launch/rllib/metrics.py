@@ -21,7 +21,8 @@ _SHOWN = 3
 
 
 class MetricsLog:
-    """A line for each number of each iteration; after a restore, lines of later iterations are cut.
+    """A line for each number of each iteration; after a restore, lines of later iterations are cut, and `last` is what
+    the restored iteration showed.
 
     Args:
         file: path of the CSV.
@@ -31,6 +32,7 @@ class MetricsLog:
     def __init__(self, file: Path, iteration: int) -> None:
         self.file = file
         kept = [row for row in read_metrics(file) if row[0] <= iteration] if iteration else []
+        self.last = {metric: value for step, _, metric, value in kept if step == iteration}
         with atomic_write(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
             csv.writer(out).writerows([COLUMNS, *((s, e, m, repr(v)) for s, e, m, v in kept)])
 

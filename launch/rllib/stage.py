@@ -62,8 +62,8 @@ def run_rllib_stage(settings: Settings, folder: Path, stop_at: float | None, wan
             log_settings(run, folder, settings.to_dict())
         algorithm = config.build_algo()
         stack.callback(algorithm.stop)
-        log = _train(algorithm, model, how, folder, stop_at, run)
-        if algorithm.iteration < how.iterations:
+        log, ended = _train(algorithm, model, how, folder, stop_at, run)
+        if not ended:
             return "stopped"
         found = model.rllib_end(algorithm, folder)
         table = {"title": "First and last iterations", "columns": ["metric", "mean of first 5", "mean of last 5"]}
@@ -78,17 +78,19 @@ def run_rllib_stage(settings: Settings, folder: Path, stop_at: float | None, wan
 
 def _train(
     algorithm: Any, model: RllibModel, how: RllibSettings, folder: Path, stop_at: float | None, run: Any
-) -> MetricsLog:
-    """Iterate to the end, or until the time is over; a stop by Ctrl-C or SIGTERM comes between two iterations."""
+) -> tuple[MetricsLog, bool]:
+    """Iterate to the end, until it is enough or the time is over; a stop by Ctrl-C or SIGTERM comes between two
+    iterations. Returns the metrics, and whether training has ended.
+    """
     checkpoints = folder / "checkpoints"
     found = newest(checkpoints)
     if found is not None:
         algorithm.restore_from_path(str(found.resolve()))
     log = MetricsLog(folder / "metrics.csv", int(algorithm.iteration))
     saved = first = int(algorithm.iteration)
-    begun = time.monotonic()
+    begun, ended = time.monotonic(), how.is_enough(log.last)
     with IterationProgress(saved, how.iterations) as progress, _Stops() as stops:
-        while algorithm.iteration < how.iterations:
+        while algorithm.iteration < how.iterations and not ended:
             values = model.rllib_metrics(algorithm.train())
             iteration = int(algorithm.iteration)
             log.append(iteration, values)
@@ -97,13 +99,14 @@ def _train(
             if run is not None:
                 run.log(values, step=iteration)
             over = stops.asked or (stop_at is not None and time.time() >= stop_at)
-            if over or iteration % how.save_every == 0 or iteration == how.iterations:
+            ended = how.is_enough(values)
+            if over or ended or iteration % how.save_every == 0 or iteration == how.iterations:
                 save(algorithm, checkpoints)
             if stops.asked:
                 stops.leave()
             if over:
                 break
-    return log
+    return log, ended or algorithm.iteration >= how.iterations
 
 
 class _Stops:

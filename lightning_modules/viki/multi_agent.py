@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ class VikiMultiAgentModule(LightningModule):
     """Every robot of a record an agent with its embodiment's network, all for one reward; needs `runner: rllib`.
 
     An extension of the paper's (arXiv 2506.09049), whose one planner speaks for all robots. Tasks are those of the
-    datamodule `viki_tasks`. It leaves the networks in the stage's folder `robots`, and a table of success on held-out
-    tasks.
+    datamodule `viki_tasks`. The networks lie in the stage's last checkpoint (`Algorithm.from_checkpoint`); it leaves a
+    table of success on held-out tasks.
 
     Args:
         width: of the networks.
@@ -48,9 +48,9 @@ class VikiMultiAgentModule(LightningModule):
     def __init__(
         self,
         width: int = 64,
-        num_envs: int = 16,
+        num_envs: int = 40,
         batch_size: int = 4000,
-        minibatch_size: int = 500,
+        minibatch_size: int = 1000,
         epochs: int = 6,
         lr: float = 1.5e-3,
         gamma: float = 0.97,
@@ -72,38 +72,36 @@ class VikiMultiAgentModule(LightningModule):
             raise UserError("viki_multi_agent needs tasks: `data: viki_tasks`")
         p, self.data = self.hparams, data
         tasks = {name: data.hparams[name] for name in ("num_records", "team_size", "seed")} | {"max_steps": MAX_STEPS}
-        held_out = {**tasks, "split": "test", "num_records": data.hparams["num_test"]}
-        config = ppo_config(tasks, p["width"], p["seed"]).evaluation(evaluation_config={"env_config": held_out})
-        return config.env_runners(num_envs_per_env_runner=p["num_envs"]).training(
-            train_batch_size_per_learner=p["batch_size"], minibatch_size=p["minibatch_size"], num_epochs=p["epochs"],
-            lr=p["lr"], gamma=p["gamma"], entropy_coeff=p["entropy_coefficient"],
+        held_out = {"env_config": {**tasks, "split": "val", "num_records": data.hparams["num_val"]}, "explore": False}
+        return (
+            ppo_config(tasks, p["width"], p["num_envs"])
+            .training(
+                train_batch_size_per_learner=p["batch_size"], minibatch_size=p["minibatch_size"],
+                num_epochs=p["epochs"], lr=p["lr"], gamma=p["gamma"], lambda_=0.95, vf_clip_param=10.0, clip_param=0.2,
+                grad_clip=1.0, entropy_coeff=p["entropy_coefficient"],
+            )
+            .evaluation(evaluation_config=held_out)
+            .debugging(seed=p["seed"])
         )  # fmt: skip
 
     def rllib_metrics(self, result: dict[str, Any]) -> dict[str, float]:
-        """Reward and length of the episodes that ended in an iteration, of those on held-out tasks where it evaluated
+        """Reward and length of the episodes that ended in an iteration, of those on validation tasks where it evaluated
         (`val`), and its time; what no episode tells is left out.
         """
         runners = {"train": result.get("env_runners"), "val": result.get("evaluation", {}).get("env_runners")}
         found = {"time/iteration_s": float(result["timers"]["training_step"])}
         for split, runner in runners.items():
-            for name, key in (("reward", "episode_return_mean"), ("steps", "episode_len_mean")):
+            for name, key in (("reward", "episode_return_mean"), ("steps", "episode_len_mean"), ("success", "success")):
                 value = float((runner or {}).get(key, math.nan))
                 if math.isfinite(value):
                     found[f"{split}/{name}"] = value
         return found
 
     def rllib_end(self, algorithm: Any, folder: Path) -> dict[str, Any]:
-        """Write the networks and the figure; returns the table of held-out success."""
-        from safetensors.torch import save_file
-
+        """Write the figure; returns the table of held-out success."""
         from .rllib_env import robots_act
 
         p = self.hparams
-        kinds = sorted(algorithm.config.policies)
-        for kind in kinds:
-            state = {k: v.detach().contiguous().cpu() for k, v in algorithm.get_module(kind).state_dict().items()}
-            with atomic_write(folder / "robots" / f"{kind}.safetensors") as temporary:
-                save_file(state, temporary)
         tasks, team_size = self.data.test_tasks(), self.data.hparams["team_size"]
         draw = numpy.random.default_rng(p["seed"])
         teams: dict[str, Team] = {
@@ -126,7 +124,7 @@ class VikiMultiAgentModule(LightningModule):
         }
 
 
-def play(tasks: list[Problem], team: Team, max_steps: int = MAX_STEPS) -> tuple[float, float, float | None]:
+def play(tasks: Sequence[Problem], team: Team, max_steps: int = MAX_STEPS) -> tuple[float, float, float | None]:
     """Share of tasks done, share done in the planner's number of steps, and mean steps of those done.
 
     Args:

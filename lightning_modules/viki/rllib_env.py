@@ -26,6 +26,7 @@ from .multi_agent_env import VikiMultiAgentEnv
 from .robot_network import RobotNetwork
 
 Frames = dict[str, Any]
+_SUCCESS_WINDOW = 200  # episodes that the share of tasks done is taken over
 
 
 class RllibVikiEnv(MultiAgentEnv):
@@ -97,17 +98,16 @@ class MaskedPolicy(TorchRLModule, ValueFunctionAPI):
         return values
 
 
-def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 64, seed: int = 0) -> PPOConfig:
-    """Stock PPO with a module an embodiment, in one process; the caller may change anything of it.
+def ppo_config(env_config: Mapping[str, Any], width: int = 64, num_envs: int = 1) -> PPOConfig:
+    """Stock PPO with a module an embodiment, in one process; how it learns is the caller's `training(...)`.
 
     Args:
         env_config: of `RllibVikiEnv`; its `team_size` says which modules there are.
         width: of the networks.
-        seed: of networks and draws.
+        num_envs: tasks that are played at once.
     """
-    options: dict[str, Any] = {"team_size": 2, "seed": seed, **(env_config or {})}
     kinds = {2: ("humanoid", "wheeled"), 3: ("dog", "arm")}.get(
-        options["team_size"], ("arm", "wheeled", "humanoid", "dog")
+        env_config["team_size"], ("arm", "wheeled", "humanoid", "dog")
     )
     space = VikiMultiAgentEnv([problems("train", 1, 0)[0]])
     spec = RLModuleSpec(
@@ -116,20 +116,22 @@ def ppo_config(env_config: Mapping[str, Any] | None = None, width: int = 64, see
     )  # fmt: skip
     return (
         PPOConfig()
-        .environment(RllibVikiEnv, env_config=options, disable_env_checking=True)  # its check plays masked actions
-        .env_runners(num_env_runners=0)
+        .environment(RllibVikiEnv, env_config=dict(env_config), disable_env_checking=True)  # it plays masked ones
+        # RLlib's runner would turn every finished episode into arrays again at each later step
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=num_envs, episodes_to_numpy=False)
         .learners(num_learners=0)
         .multi_agent(policies=set(kinds), policy_mapping_fn=module_of)
         .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=dict.fromkeys(kinds, spec)))
-        .training(
-            lr=1.5e-3, gamma=0.97, lambda_=0.95, entropy_coeff=0.005, clip_param=0.2, vf_clip_param=10.0,
-            train_batch_size_per_learner=2000, minibatch_size=500, num_epochs=6, grad_clip=1.0,
-        )
-        .debugging(seed=seed)
+        .callbacks(on_episode_end=_log_success)
     )  # fmt: skip
 
 
-@torch.no_grad()
+def _log_success(*, episode: Any, metrics_logger: Any, **_: Any) -> None:
+    """An episode's task is done, or not."""
+    done = all(info["done"] for info in episode.get_infos(-1).values())
+    metrics_logger.log_value("success", float(done), reduce="mean", window=_SUCCESS_WINDOW)
+
+
 def robots_act(
     algorithm: Any, env: VikiMultiAgentEnv, observations: Mapping[str, Any], draw: numpy.random.Generator | None = None
 ) -> dict[str, int]:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from ...datamodules.viki.module import VikiTrajectoryDataModule
 from ...registry import MODELS, UserError
@@ -65,7 +65,7 @@ class VikiSFTModule(LightningModule):
         self.optimizer = optimizer
         self.policy: VikiPolicy | None = None
         self.words: PictureWords | None = None
-        self._scores: list[Score] = []
+        self._scores: dict[int, Score] = {}
         self._tables: list[dict[str, Any]] = []
 
     def setup(self, stage: str) -> None:
@@ -87,8 +87,11 @@ class VikiSFTModule(LightningModule):
         if p["picture_words"] > 0 and not data.hparams["blind"]:
             shape = self.policy.model.config.get_text_config()
             self.words = PictureWords(shape.hidden_size, shape.vocab_size)
-        told = data.hparams
-        self.policy.asked = Asked(told["prompts"], told["views"], told["blind"])
+        before, told = self.policy.asked, data.hparams
+        if p["policy"] not in SIZES:
+            data.prompts = told["prompts"] or before.prompts
+            data.views = told["views"] or before.views
+        self.policy.asked = Asked(data.prompts, data.views, told["blind"])
         self.policy.train()
         if p["max_pixels"] is not None:
             self.policy.pictures = replace(self.policy.pictures, max_pixels=p["max_pixels"])
@@ -129,34 +132,49 @@ class VikiSFTModule(LightningModule):
     def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Loss of the right answers, and the rewards of the policy's own."""
         if any(batch["response"]):
-            self.log("val/loss", self._losses(batch)[0], batch_size=len(batch["record"]))
-        self._answer(batch, "val")
+            self.log("val/loss", self._losses(batch)[0], batch_size=len(batch["record"]), sync_dist=True)
+        self._answer(batch)
 
     def test_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Rewards of the policy's own answers."""
-        self._answer(batch, "test")
+        self._answer(batch)
 
-    def _answer(self, batch: dict[str, list[Any]], split: str) -> None:
+    def _answer(self, batch: dict[str, list[Any]]) -> None:
         policy = self._policy()
         encoded = policy.encode(prompts_of(batch))
         answers = policy.generate(encoded, greedy=True, max_new_tokens=self.hparams["max_new_tokens"]).texts
         scores = [score(record, answer) for record, answer in zip(batch["record"], answers, strict=True)]
-        self._scores += scores
+        self._scores |= dict(zip(batch["number"], scores, strict=True))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of all processes by level, and keep the last table by sub-family."""
+        self._tell("val", "validation")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of all processes by level, and keep the table by sub-family."""
+        self._tell("test", "test")
+
+    def _tell(self, prefix: str, split: str) -> None:
+        scores = self._of_all_processes()
         for level in sorted({one.level for one in scores}):
             of_level = [one for one in scores if one.level == level]
             for name in ("accuracy", "format"):
                 mean = sum(getattr(one, name) for one in of_level) / len(of_level)
-                self.log(f"{split}/{name}_l{level}", mean, batch_size=len(of_level), on_epoch=True, sync_dist=True)
+                self.log(f"{prefix}/{name}_l{level}", mean, sync_dist=True)
+        self._keep_table(scores, split)
 
-    def on_validation_epoch_end(self) -> None:
-        """Keep the last table by sub-family."""
-        self._keep_table("validation")
+    def _of_all_processes(self) -> list[Score]:
+        """Scores of the records that all processes answered, each once: a sampler repeats some, so that every process
+        has as many; and a level may have come to one process alone.
+        """
+        found, self._scores = self._scores, {}
+        if distributed.is_available() and distributed.is_initialized():
+            told: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(told, found)
+            found = {number: one for part in told for number, one in part.items()}
+        return [found[number] for number in sorted(found)]
 
-    def on_test_epoch_end(self) -> None:
-        """Keep the table by sub-family."""
-        self._keep_table("test")
-
-    def _keep_table(self, split: str) -> None:
+    def _keep_table(self, scores: list[Score], split: str) -> None:
         rows: list[list[Any]] = [
             [
                 level,
@@ -164,7 +182,7 @@ class VikiSFTModule(LightningModule):
                 len(found),
                 *(sum(getattr(s, n) for s in found) / len(found) for n in ("accuracy", "format")),
             ]
-            for (level, family), found in by_family(self._scores).items()
+            for (level, family), found in by_family(scores).items()
         ]
         columns = ["level", "sub-family", "records", "accuracy", "format"]
         note = "Greedy answers. Beside controls and with intervals: fulgurite viki evaluate."
@@ -172,7 +190,6 @@ class VikiSFTModule(LightningModule):
             note += f" Level 3: {NOTES[3]}"
         table = {"title": f"Answers by sub-family, {split}", "columns": columns, "rows": rows, "note": note}
         self._tables = [t for t in self._tables if t["title"] != table["title"]] + ([table] if rows else [])
-        self._scores = []
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Warm-up, then a cosine to zero over the run's steps; norms, biases and embeddings do not decay."""

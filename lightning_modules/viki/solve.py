@@ -18,9 +18,10 @@ from ...datamodules.viki.records import Record, read_records
 from ...datamodules.viki.vocabulary import robots as all_robots
 from ...registry import COMMANDS, UserError
 from .check import find_record
+from .policy.asked import WEIGHTS, answer_tokens
 from .scoring import score
 
-DEFAULT_WEIGHTS = Path(__file__).parents[2] / "weights" / "viki-small"
+DEFAULT_WEIGHTS = WEIGHTS / "viki-small"
 OWN = "own"
 
 
@@ -44,7 +45,6 @@ def solve(
     Returns:
         1 if a record's checker refuses the answer, else 0.
     """
-    from .policy.asked import answer_tokens
     from .policy.policy import VikiPolicy
 
     known = None if record is None else _record(record)

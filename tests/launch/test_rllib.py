@@ -15,6 +15,7 @@ import pytest
 
 from fulgurite.launch.config.experiment import parse_flags, resolve
 from fulgurite.launch.records.metrics_csv import read_metrics
+from fulgurite.launch.rllib import stage
 from fulgurite.launch.rllib.checkpoints import newest, save
 from fulgurite.launch.rllib.metrics import MetricsLog
 from fulgurite.launch.rllib.session import ray_session
@@ -39,6 +40,7 @@ def test_an_experiment_says_its_runner():
         (("--rllib.iteration", "3"), "no argument 'iteration'\nDid you mean 'iterations'"),
         (("--rllib.iterations", "many"), "'iterations' is int"),
         (("--model.widthx", "3"), "no argument 'widthx'"),
+        (("--trainer.max_epochs", "3"), "`trainer` is Lightning's, and RLlib trains this stage"),
     ],
 )
 def test_mistakes_are_told_before_anything_starts(flags, text):
@@ -47,10 +49,43 @@ def test_mistakes_are_told_before_anything_starts(flags, text):
     assert text in str(told.value)
 
 
-@pytest.mark.parametrize("wrong", [{"iterations": 0}, {"num_env_runners": -1}, {"object_store_mb": 10}])
+@pytest.mark.parametrize(
+    "wrong", [{"iterations": 0}, {"num_env_runners": -1}, {"object_store_mb": 10}, {"enough": {"test/success": 1.0}}]
+)
 def test_numbers_out_of_range_are_told(wrong):
     with pytest.raises(UserError, match=f"rllib.{next(iter(wrong))}"):
         RllibSettings(**wrong)
+
+
+class Improves:
+    """An algorithm whose iteration n has the success n / 10."""
+
+    iteration = 0
+
+    def train(self):
+        self.iteration += 1
+        return {"val/success": self.iteration / 10}
+
+    def save_to_path(self, path):
+        (Path(path) / "state").write_text(str(self.iteration))
+
+    def restore_from_path(self, path):
+        self.iteration = int((Path(path) / "state").read_text())
+
+    def rllib_metrics(self, result):
+        return result
+
+
+def test_training_ends_when_it_is_enough_and_stays_ended(tmp_path):
+    how = RllibSettings(iterations=9, enough={"val/success": 0.3})
+    algorithm = Improves()
+    log, ended = stage._train(algorithm, algorithm, how, tmp_path, None, None)
+    assert ended and algorithm.iteration == 3
+    again = Improves()  # as after a crash between the last checkpoint and the report
+    log, ended = stage._train(again, again, how, tmp_path, None, None)
+    assert ended and again.iteration == 3 and log.last == {"val/success": 0.3}
+    more = RllibSettings(iterations=5, enough={"val/success": 0.9})
+    assert stage._train(again, again, more, tmp_path, None, None)[1] and again.iteration == 5
 
 
 def test_a_restored_log_forgets_what_comes_again(tmp_path):
@@ -110,8 +145,9 @@ def test_a_damaged_checkpoint_is_told(tmp_path, content):
 
 
 SMALL = [
-    "--rllib.save_every", "1", "--data.num_records", "30", "--data.num_test", "30", "--model.width", "8",
-    "--model.batch_size", "60", "--model.minibatch_size", "30", "--model.epochs", "1", "--model.num_envs", "2",
+    "--rllib.save_every", "1", "--data.num_records", "30", "--data.num_val", "30", "--data.num_test", "30",
+    "--rllib.evaluation_size", "4", "--model.width", "8", "--model.batch_size", "60", "--model.minibatch_size", "30",
+    "--model.epochs", "1", "--model.num_envs", "2",
 ]  # fmt: skip
 
 
@@ -202,8 +238,6 @@ def test_a_run_ends_in_a_report_with_its_controls(start, tmp_path):
     assert record["status"] == "done" and 0 <= record["metrics"]["test/success/random"] < 0.5
     rows = {row[0]: row[1] for row in record["stages"][0]["tables"][0]["rows"]}
     assert rows["planner"] == 1 and set(rows) >= {"random", "greedy, one step ahead", "trained, likeliest actions"}
-    robots = run_folder(tmp_path) / "fit" / "robots"
-    assert sorted(f.name for f in robots.iterdir()) == ["humanoid.safetensors", "wheeled.safetensors"]
 
 
 @pytest.mark.slow

@@ -20,17 +20,19 @@ from ..policy.asked import OTHERS_TOKENS, answer_tokens
 from ..policy.policy import VikiPolicy
 from ..scoring import Score, score
 from .answerers import Answerer, ConstantAnswer, PolicyAnswers, RandomAnswers, ServerAnswers
+from .cooperation import cooperation_report, draw_cooperation
 from .figure import draw_families
 from .kept import KeptAnswers
 from .report import CONSTANT, report
 
+_ROWS = ("model", "no pictures", "trained blind", CONSTANT, "random")
 _KNOWN = 3000  # training records whose answers the controls know
 
 
 @COMMANDS.register("viki evaluate", paper="2506.09049")
 def evaluate(
     model: str, data: list[Path], out: Path, split: list[str] | None = None, level: str | None = None,
-    views: str | None = None, num: int | None = None, before: Path | None = None, blind: Path | None = None,
+    views: str | None = None, num: int | None = None, also: list[str] | None = None, blind: Path | None = None,
     strict: bool = False, batch_size: int = 32, max_new_tokens: int | None = None, server_model: str = "",
     key_variable: str = "OPENAI_API_KEY", price_in: float = 0.0, price_out: float = 0.0,
     max_cost: float | None = None, seed: int = 0,
@@ -51,7 +53,7 @@ def evaluate(
         level: l1, l2 or l3 only; all that the data holds unless given.
         views: `all` pictures or the `global` one; as the policy was trained unless given.
         num: so many records of each split at most, evenly.
-        before: folder of the policy that reinforcement began with, for a row of its own.
+        also: further policies as NAME=FOLDER, each for a row of its own, such as before=SFT/policy.
         blind: folder of a policy that was trained without pictures.
         strict: judge plans by the mended checker.
         batch_size: records at a time.
@@ -67,6 +69,7 @@ def evaluate(
         raise UserError(f"no level '{level}'\nlevels: {' '.join(LEVELS)}")
     if views not in (None, "all", "global"):
         raise UserError(f"no views '{views}'\nviews: all global")
+    further = _named(also or [])
     wanted = None if level is None else LEVELS[level]
     screen = Console(highlight=False, soft_wrap=True)
     splits = {name: _records(data, name, wanted, num) for name in split or ["test"]}
@@ -94,22 +97,31 @@ def evaluate(
             "model": PolicyAnswers(policy, views=views, **how),
             "no pictures": PolicyAnswers(policy, blind=True, **how),
         }
-        if before is not None:
-            answerers["before"] = PolicyAnswers(_on_device(VikiPolicy.load(before)), views=views, **how)
+        for name, folder in further.items():
+            answerers[name] = PolicyAnswers(_on_device(VikiPolicy.load(folder)), views=views, **how)
         if blind is not None:
             answerers["trained blind"] = PolicyAnswers(_on_device(VikiPolicy.load(blind)), blind=True, **how)
     answerers |= {CONSTANT: ConstantAnswer(known), "random": RandomAnswers(known, seed)}
     found: dict[str, dict[str, list[Score]]] = {}
+    shared: dict[str, dict[str, Any]] = {}
     with atomic_write(out / "answers.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
         for name, records in splits.items():
-            found[name] = {}
+            found[name], answers = {}, {}
             for who, answerer in answerers.items():
-                texts = answerer.answers(records)
+                texts = answers[who] = answerer.answers(records)
                 found[name][who] = [score(r, text, strict=strict) for r, text in zip(records, texts, strict=True)]
                 for record, text, one in zip(records, texts, found[name][who], strict=True):
                     row = {"split": name, "record": record.key, "who": who, "accuracy": one.accuracy, "answer": text}
                     file.write(json.dumps(row) + "\n")
+            shared[name] = cooperation_report(name, records, answers)
     results = report(found)
+    figures = ["families.png"]
+    for name, plans in shared.items():
+        results["metrics"] |= plans["metrics"]
+        results["tables"] += plans["tables"]
+        if plans["tables"]:
+            figures.append(f"cooperation_{name}.png")
+            draw_cooperation(plans["measured"], name, out / figures[-1])
     for who, answerer in answerers.items():
         if answerer.cut_off:
             told = f"{who}: {answerer.cut_off} answers of {sum(map(len, splits.values()))}"
@@ -121,12 +133,27 @@ def evaluate(
         results["statements"].append(told)
         results["metrics"]["cost"] = client.cost
     draw_families(found, out / "families.png")
-    write_json(out / "results.json", {**results, "figures": ["families.png"]})
+    write_json(out / "results.json", {**results, "figures": figures})
     if kept is not None:
         kept.file.unlink(missing_ok=True)
     for line in results["statements"]:
         screen.print(line, markup=False)
-    screen.print(f"{out}/results.json, families.png, answers.jsonl", markup=False)
+    screen.print(f"{out}/results.json, {', '.join(figures)}, answers.jsonl", markup=False)
+
+
+def _named(also: Sequence[str]) -> dict[str, Path]:
+    """NAME=FOLDER as name -> folder.
+
+    Raises:
+        UserError: if one has another form, or a name that a row has already.
+    """
+    found: dict[str, Path] = {}
+    for text in also:
+        name, _, folder = text.partition("=")
+        if not name or not folder or name in _ROWS or name in found:
+            raise UserError(f"also: '{text}' is not NAME=FOLDER with a name of its own, such as before=SFT/policy")
+        found[name] = Path(folder)
+    return found
 
 
 def _on_device(policy: VikiPolicy) -> VikiPolicy:

@@ -21,7 +21,7 @@ from ..policy.policy import VikiPolicy
 from ..rewards import Reward
 from .record_bank import open_bank
 from .rl_module import MASK, OLD, REFERENCE, action_space, observation_space
-from .rollout import Rollout, answer, load_policy, roll_out, rollout_seed
+from .rollout import Rollout, answer, roll_out, rollout_seed
 
 COUNT = "num_completions"
 LEVELS = (1, 2, 3)
@@ -44,25 +44,19 @@ class GenerationEnvRunner(EnvRunner, Checkpointable):
         self.module = spec.build().to(device).eval()
         self.reference: VikiPolicy | None = None
         if self.settings.kl_coefficient > 0:
-            self.reference = load_policy(spec.model_config["policy"], False).to(device).eval().requires_grad_(False)
+            self.reference = VikiPolicy.load(spec.model_config["policy"]).to(device).eval().requires_grad_(False)
         self.bank = open_bank(spec.model_config["data"])
 
-    def sample(
-        self, *, draws: Sequence[int] = (), records: Sequence[int] | None = None, num_episodes: int | None = None,
-        **_: Any,
-    ) -> list[SingleAgentEpisode]:  # fmt: skip
-        """Complete the prompts at `draws` of the training stream; or, greedily, validation records, and with neither
-        the first `num_episodes` of these.
+    def sample(self, *, draws: Sequence[int] = (), records: Sequence[int] = (), **_: Any) -> list[SingleAgentEpisode]:
+        """Complete the prompts at `draws` of the training stream; or, greedily, validation records.
 
         Args:
             draws: places in the training stream.
             records: numbers of validation records.
-            num_episodes: how many, where no records are named (1 unless given).
         """
         if draws:
             return self._train(list(draws))
-        most = len(self.bank.data.records("val"))
-        numbers = list(range(min(num_episodes or 1, most))) if records is None else list(records)
+        numbers = list(records)
         asked = self.bank.records("val", numbers)
         rewards = answer(self.module.policy, asked, self.settings)[1]
         self._log([record.level for record in asked], rewards)

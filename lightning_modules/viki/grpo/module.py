@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
+from ....datamodules.viki.module import VikiTrajectoryDataModule
 from ....datamodules.viki.records import Record
 from ....registry import MODELS, UserError
-from ..policy.batch import Prompt
 from ..policy.policy import VikiPolicy
 from ..rewards import POOLED_LEVELS, Reward
-from .loss import Aggregation, grpo_loss, token_weights
-from .rollout import Rollout, answer, forward, load_policy, micro_batches, roll_out, rollout_seed
+from .loss import Aggregation
+from .rollout import answer, load_policy, roll_out, rollout_seed
 from .settings import GRPOSettings
+from .update import add_gradients
 
 
 @MODELS.register("viki_grpo", paper="2506.09049")
@@ -46,6 +48,7 @@ class VikiGRPOModule(LightningModule):
         kl_coefficient: weight of the KL to the reference; 0 needs no reference.
         minibatch_prompts: prompts of one optimiser step.
         micro_prompts: prompts that go through the network at once; changes memory and time alone.
+        draw_prompts: prompts whose completions are drawn at once: bounds the memory of drawing.
         epochs: passes over an iteration's completions.
         aggregation: `token_mean`, every token counts the same, or `sequence_mean`, every completion.
         length_counts: level 2: a plan longer than the record's own is worth nothing (the paper's step penalty).
@@ -66,6 +69,7 @@ class VikiGRPOModule(LightningModule):
         kl_coefficient: float = 0.01,
         minibatch_prompts: int = 128,
         micro_prompts: int = 8,
+        draw_prompts: int = 128,
         epochs: int = 1,
         aggregation: Aggregation = "token_mean",
         length_counts: bool = True,
@@ -81,10 +85,9 @@ class VikiGRPOModule(LightningModule):
     def configure_model(self) -> None:
         """Load the policy, and the reference where the KL counts."""
         if self.policy is None:
-            self.policy = load_policy(self.hparams["policy"], self._data("blind"))
+            self.policy = load_policy(self.hparams["policy"], self._data())
             if self.settings.kl_coefficient > 0:
-                reference = load_policy(self.hparams["policy"], False).eval().requires_grad_(False)
-                self._reference = [reference]
+                self._reference = [VikiPolicy.load(self.hparams["policy"]).eval().requires_grad_(False)]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW over the trainable parameters."""
@@ -93,7 +96,7 @@ class VikiGRPOModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse numbers of prompts that do not divide; put the reference where the policy is."""
-        self.settings.check_prompts(self._data("batch_size"))
+        self.settings.check_prompts(self._data()["batch_size"])
         self._reference = [reference.to(self.device) for reference in self._reference]
 
     def training_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
@@ -101,46 +104,20 @@ class VikiGRPOModule(LightningModule):
         assert self.policy is not None
         s, records = self.settings, batch["record"]
         iteration = self.global_step // (s.epochs * len(records) // s.minibatch_prompts)
-        seed = rollout_seed(self._data("seed"), iteration * len(records))
+        seed = rollout_seed(self._data()["seed"], iteration * len(records))
         found = roll_out(self.policy, self._reference[0] if self._reference else None, records, s, seed)
         prompts, optimizer = [self.policy.asked.prompt(r) for r in records], self.optimizers()
         assert not isinstance(optimizer, list)
         figures: dict[str, Tensor] = {}
         for start in s.epochs * list(range(0, len(prompts), s.minibatch_prompts)):
             optimizer.zero_grad()
-            figures = self._backward(prompts[start : start + s.minibatch_prompts], found, start * s.group_size)
+            part = prompts[start : start + s.minibatch_prompts]
+            figures = add_gradients(self.policy, part, found, start * s.group_size, s, self.manual_backward)
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), s.grad_clip)
             optimizer.step()
         self.log_dict({f"train/{k}": v for k, v in figures.items()}, batch_size=len(records))
         asked = [record for record in records for _ in range(s.group_size)]
         self._log_rewards("train", asked, found.rewards)
-
-    def _backward(self, prompts: list[Prompt], found: Rollout, first: int) -> dict[str, Tensor]:
-        """Gradients of a minibatch whose completions begin at row `first`; returns its figures."""
-        assert self.policy is not None
-        s, rows = self.settings, slice(first, first + len(prompts) * self.settings.group_size)
-        weights_GL = token_weights(found.mask_GL[rows], s.aggregation)
-        figures: dict[str, Tensor] = {}
-        for part, at in micro_batches(prompts, s):
-            here = slice(first + at.start, first + at.stop)
-            log_probs_GL, entropy_GL = forward(
-                self.policy, part, found.tokens_GL[here], found.mask_GL[here], s.temperature
-            )
-            old, reference, advantages, weights = (
-                column.to(self.device)
-                for column in (found.old_GL[here], found.reference_GL[here], found.advantages_G[here], weights_GL[at])
-            )
-            loss, told = grpo_loss(
-                log_probs_GL, old, reference, advantages, weights, entropy_GL, clip=s.clip, dual_clip=s.dual_clip,
-                kl_coefficient=s.kl_coefficient,
-            )  # fmt: skip
-            self.manual_backward(loss)
-            figures = {k: v + figures.get(k, torch.zeros_like(v)) for k, v in told.items() if k != "ratio_gap"}
-        return figures
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave records where they are; the policy moves what it makes of them."""
-        return batch
 
     def validation_step(self, batch: dict[str, list[Any]], batch_idx: int) -> None:
         """Rewards of greedy answers."""
@@ -155,8 +132,8 @@ class VikiGRPOModule(LightningModule):
                 mean = float(numpy.mean(values))
                 self.log(f"{split}/{name}", mean, batch_size=len(values), prog_bar=name == "reward")
 
-    def _data(self, name: str) -> Any:
-        return self.trainer.datamodule.hparams[name]  # type: ignore[attr-defined]  # Lightning sets it
+    def _data(self) -> Any:
+        return self.trainer.datamodule.hparams  # type: ignore[attr-defined]  # Lightning sets it
 
     def on_fit_end(self) -> None:
         """Leave the policy."""
@@ -167,14 +144,14 @@ class VikiGRPOModule(LightningModule):
         """RLlib's configuration of the same training.
 
         Raises:
-            UserError: without a datamodule of records.
+            UserError: without a datamodule of records, or with settings of it that would count for nothing.
         """
-        from ....datamodules.viki.module import VikiTrajectoryDataModule
         from .algorithm import GRPOConfig
         from .record_bank import spec_of
 
         if not isinstance(data, VikiTrajectoryDataModule):
             raise UserError("viki_grpo needs records: `data: {class_path: viki, init_args: {data: FOLDER, stage: rl}}`")
+        _refuse_lightning_s(data)
         self.settings.check_prompts(data.hparams["batch_size"])
         config = GRPOConfig().training(policy=str(self.hparams["policy"]), data=spec_of(data), **vars(self.settings))
         return config.debugging(seed=int(data.hparams["seed"]))
@@ -191,3 +168,25 @@ class VikiGRPOModule(LightningModule):
 
         save_policy(algorithm, folder / "policy")
         return {}
+
+
+_LIGHTNING_S = {
+    "num_batches": "rllib.iterations says how long it trains",
+    "val_batches": "rllib.evaluation_size says how many records are evaluated",
+    "alike": "completions are of any length",
+    "num_workers": "rllib.num_env_runners says how many processes read pictures",
+}
+
+
+def _refuse_lightning_s(data: VikiTrajectoryDataModule) -> None:
+    """Refuse settings of the data that only Lightning's loop reads.
+
+    Raises:
+        UserError: if one is not as it is by default.
+    """
+    defaults = inspect.signature(VikiTrajectoryDataModule.__init__).parameters
+    for name, instead in _LIGHTNING_S.items():
+        if data.hparams[name] != defaults[name].default:
+            raise UserError(
+                f"data.{name}: counts for nothing under `runner: rllib`, {instead}\nLeave it out of `data:`."
+            )

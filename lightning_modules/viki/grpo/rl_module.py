@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-import torch
 from gymnasium import spaces
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from .record_bank import DataSpec, open_bank
-from .rollout import forward, load_policy
+from .rollout import load_policy, log_probs_and_entropy
 
 MASK, OLD, REFERENCE, WEIGHTS = "token_mask", "old_log_probs", "reference_log_probs", "token_weights"
 ENTROPY = "entropy"
@@ -31,7 +30,7 @@ class PolicyRLModule(TorchRLModule):
 
     def setup(self) -> None:
         """Load the policy."""
-        self.policy = load_policy(self.model_config["policy"], self.model_config["data"]["init_args"]["blind"])
+        self.policy = load_policy(self.model_config["policy"], self.model_config["data"]["init_args"])
 
     def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Log-probabilities of the batch's completions and entropies, {"action_logp", "entropy"}: float32 [G, L].
@@ -41,28 +40,12 @@ class PolicyRLModule(TorchRLModule):
         numbers = batch[Columns.OBS].reshape(-1).tolist()
         drawn = numbers[:: self.model_config["group_size"]]
         records = open_bank(self.model_config["data"]).records("train", drawn)
-        log_probs_GL, entropy_GL = forward(
-            self.policy, [self.policy.asked.prompt(r) for r in records], batch[Columns.ACTIONS].long(), batch[MASK],
+        encoded = self.policy.encode([self.policy.asked.prompt(record) for record in records])
+        log_probs_GL, entropy_GL = log_probs_and_entropy(
+            self.policy, encoded, batch[Columns.ACTIONS].long(), batch[MASK],
             self.model_config["temperature"],
         )  # fmt: skip
         return {Columns.ACTION_LOGP: log_probs_GL, ENTROPY: entropy_GL}
-
-    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Completions drawn, {"actions": int64 [B, L]}."""
-        return self._complete(batch, greedy=False)
-
-    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """The likeliest completions, {"actions": int64 [B, L]}."""
-        return self._complete(batch, greedy=True)
-
-    @torch.no_grad()
-    def _complete(self, batch: dict[str, Any], greedy: bool) -> dict[str, Any]:
-        numbers = batch[Columns.OBS].reshape(-1).tolist()
-        records = open_bank(self.model_config["data"]).records("train", numbers)
-        prompts = [self.policy.asked.prompt(record) for record in records]
-        how = {name: self.model_config[name] for name in ("temperature", "max_new_tokens")}
-        drawn = self.policy.generate(self.policy.encode(prompts), greedy=greedy, **how)
-        return {Columns.ACTIONS: drawn.tokens_GL}
 
 
 def observation_space() -> spaces.Box:

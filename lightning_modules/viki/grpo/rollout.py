@@ -6,7 +6,7 @@ G = completions (prompts times group, groups adjacent), L = `max_new_tokens`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ....datamodules.viki.records import Record
-from ..policy.batch import Prompt
+from ..policy.batch import PolicyBatch
 from ..policy.policy import VikiPolicy
 from ..rewards import REWARDS, Reward, plan_reward_and_verdict
 from .loss import group_advantages
@@ -77,26 +77,32 @@ def roll_out(
         seed: of the draws; the same policy, records and seed give the same completions.
     """
     prompts, begun = [policy.asked.prompt(record) for record in records], time.perf_counter()
-    batch = policy.encode(prompts)
-    drawn = policy.generate(
-        batch, group_size=settings.group_size, temperature=settings.temperature,
-        max_new_tokens=settings.max_new_tokens, generator=torch.Generator(policy.device).manual_seed(seed),
-    )  # fmt: skip
+    drawn = [
+        policy.generate(
+            policy.encode(part), group_size=settings.group_size, temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens, generator=_generator(policy, seed, at.start),
+        )
+        for part, at in parts_of(prompts, settings.draw_prompts, settings.group_size)
+    ]  # fmt: skip
+    texts = [text for part in drawn for text in part.texts]
+    tokens_GL, mask_GL = (
+        torch.cat([_padded(rows, settings) for rows in columns])
+        for columns in ([part.tokens_GL for part in drawn], [part.mask_GL for part in drawn])
+    )
     generated = time.perf_counter()
     asked = [record for record in records for _ in range(settings.group_size)]
-    rewards = [reward_of(r, text, settings.length_counts) for r, text in zip(asked, drawn.texts, strict=True)]
+    rewards = [reward_of(r, text, settings.length_counts) for r, text in zip(asked, texts, strict=True)]
     rewarded = time.perf_counter()
-    tokens_GL, mask_GL = _padded(drawn.tokens_GL, settings), _padded(drawn.mask_GL, settings)
     networks = [policy] if reference is None else [policy, reference]
-    rows = [
-        [forward(p, part, tokens_GL[at], mask_GL[at], settings.temperature)[0] for p in networks]
-        for part, at in micro_batches(prompts, settings)
-    ]  # fmt: skip
+    rows = []
+    for part, at in parts_of(prompts, settings.micro_prompts, settings.group_size):
+        batch = policy.encode(part)
+        rows.append([log_probs(p, batch, tokens_GL[at], mask_GL[at], settings.temperature) for p in networks])
     old_GL, reference_GL = (torch.cat([row[k] for row in rows]).cpu() for k in (0, len(networks) - 1))
     advantages_G = group_advantages(torch.tensor([reward.total for reward in rewards]), settings.group_size)
     return Rollout(
         tokens_GL.cpu(), mask_GL.cpu(), old_GL, reference_GL,
-        torch.zeros_like(advantages_G) if settings.zero_advantages else advantages_G, rewards, list(drawn.texts),
+        torch.zeros_like(advantages_G) if settings.zero_advantages else advantages_G, rewards, texts,
         {"generate": generated - begun, "reward": rewarded - generated, "log_probs": time.perf_counter() - rewarded},
     )  # fmt: skip
 
@@ -105,42 +111,57 @@ def roll_out(
 def answer(policy: VikiPolicy, records: Sequence[Record], settings: GRPOSettings) -> tuple[list[str], list[Reward]]:
     """The likeliest completion of each record's prompt, and its reward."""
     texts: list[str] = []
-    for start in range(0, len(records), settings.minibatch_prompts):
-        batch = policy.encode([policy.asked.prompt(r) for r in records[start : start + settings.minibatch_prompts]])
+    for part, _ in parts_of(records, settings.draw_prompts, 1):
+        batch = policy.encode([policy.asked.prompt(record) for record in part])
         texts += policy.generate(
             batch, group_size=1, temperature=1.0, max_new_tokens=settings.max_new_tokens, generator=None, greedy=True
         ).texts
     return texts, [reward_of(record, text) for record, text in zip(records, texts, strict=True)]
 
 
-def micro_batches(prompts: Sequence[Any], settings: GRPOSettings) -> list[tuple[Sequence[Any], slice]]:
-    """Prompts cut up into those that go through the network at once, each part with its rows among the completions."""
-    size, group = settings.micro_prompts, settings.group_size
+def parts_of(prompts: Sequence[Any], size: int, group_size: int) -> list[tuple[Sequence[Any], slice]]:
+    """Prompts cut up into parts of `size`, each with its rows among the completions."""
     return [
-        (prompts[start : start + size], slice(start * group, min(start + size, len(prompts)) * group))
+        (prompts[start : start + size], slice(start * group_size, min(start + size, len(prompts)) * group_size))
         for start in range(0, len(prompts), size)
     ]
 
 
-def forward(
-    policy: VikiPolicy, prompts: Sequence[Prompt], tokens_GL: Tensor, mask_GL: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of completions by the forward pass of training, and entropies, both float32 [G, L] and 0 where
-    there is no token; the columns behind the longest completion are not computed.
+def log_probs(policy: VikiPolicy, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities of completions by the forward pass of training, float32 [G, L] and 0 where there is no token;
+    the columns behind the longest completion are not computed.
     """
-    tokens_GL, mask_GL = tokens_GL.to(policy.device), mask_GL.to(policy.device)
-    length = max(1, int(mask_GL.any(0).sum()))
-    found = policy.log_probs_and_entropy(
-        policy.encode(prompts), tokens_GL[:, :length], mask_GL[:, :length], temperature
-    )
-    log_probs_GL, entropy_GL = (functional.pad(f, (0, mask_GL.shape[1] - length)) for f in found)
+    tokens, mask = _trimmed(policy, tokens_GL, mask_GL)
+    found = policy.log_probs(batch, tokens, mask, temperature)
+    return functional.pad(found, (0, mask_GL.shape[1] - mask.shape[1]))
+
+
+def log_probs_and_entropy(
+    policy: VikiPolicy, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """As `log_probs`, and the entropy of each token's distribution, float32 [G, L], without gradient."""
+    tokens, mask = _trimmed(policy, tokens_GL, mask_GL)
+    found = policy.log_probs_and_entropy(batch, tokens, mask, temperature)
+    log_probs_GL, entropy_GL = (functional.pad(f, (0, mask_GL.shape[1] - mask.shape[1])) for f in found)
     return log_probs_GL, entropy_GL
 
 
-def load_policy(folder: str, blind: bool) -> VikiPolicy:
-    """A policy from its folder; with `blind` it gets no pictures, whatever it got before."""
+def _trimmed(policy: VikiPolicy, tokens_GL: Tensor, mask_GL: Tensor) -> tuple[Tensor, Tensor]:
+    """Completions on the policy's device, without the columns behind the longest."""
+    length = max(1, int(mask_GL.any(0).sum()))
+    return tokens_GL[:, :length].to(policy.device), mask_GL[:, :length].to(policy.device)
+
+
+def load_policy(folder: str, data: Mapping[str, Any]) -> VikiPolicy:
+    """A policy from its folder, asked as in earlier training but for what the data says.
+
+    Args:
+        folder: of the policy.
+        data: arguments of the datamodule: `prompts` and `views` count where given, and `blind`.
+    """
     policy = VikiPolicy.load(folder)
-    policy.asked = replace(policy.asked, blind=policy.asked.blind or blind)
+    given = {name: data[name] for name in ("prompts", "views") if data[name] is not None}
+    policy.asked = replace(policy.asked, **given, blind=policy.asked.blind or data["blind"])
     return policy
 
 
@@ -151,3 +172,8 @@ def _padded(rows_GL: Tensor, settings: GRPOSettings) -> Tensor:
 def rollout_seed(seed: int, draw: int) -> int:
     """Seed of the completions of the prompts from a place in the training stream on."""
     return int(numpy.random.SeedSequence((seed, draw)).generate_state(1)[0])
+
+
+def _generator(policy: VikiPolicy, seed: int, first_row: int) -> torch.Generator:
+    """Of the draws of a part of the prompts; each part has its own."""
+    return torch.Generator(policy.device).manual_seed(rollout_seed(seed, first_row) if first_row else seed)

@@ -24,6 +24,7 @@ class GRPOSettings:
         kl_coefficient: weight of the KL to the reference, which is the policy that training began with.
         minibatch_prompts: prompts of one optimiser step; the prompts of an iteration are a multiple of it.
         micro_prompts: prompts that go through the network at once; changes memory and time alone.
+        draw_prompts: prompts whose completions are drawn at once, each group in whole: bounds the memory of drawing.
         epochs: passes over an iteration's completions.
         aggregation: whether every token counts the same in the loss, or every completion.
         length_counts: level 2: a plan longer than the record's own is worth nothing (the paper's step penalty).
@@ -41,6 +42,7 @@ class GRPOSettings:
     kl_coefficient: float = 0.01
     minibatch_prompts: int = 128
     micro_prompts: int = 8
+    draw_prompts: int = 128
     epochs: int = 1
     aggregation: Aggregation = "token_mean"
     length_counts: bool = True
@@ -52,7 +54,7 @@ class GRPOSettings:
         Raises:
             UserError: for a number out of its range.
         """
-        for name in ("group_size", "max_new_tokens", "minibatch_prompts", "micro_prompts", "epochs"):
+        for name in ("group_size", "max_new_tokens", "minibatch_prompts", "micro_prompts", "draw_prompts", "epochs"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is a whole number from 1 on, not {getattr(self, name)}")
         for name in ("temperature", "lr", "clip", "dual_clip", "grad_clip"):

@@ -16,11 +16,18 @@ from .batch import Prompt
 FILE = "asked.json"
 SCHEMA_VERSION = 1
 OURS_TOKENS, OTHERS_TOKENS = 320, 2048
+WEIGHTS = Path(__file__).parents[3] / "weights"
+
+
+def local_folder(folder_or_name: str | Path) -> Path:
+    """A folder, or the one of that name in the checkout's weights/ where there is no other."""
+    folder, name = Path(folder_or_name), str(folder_or_name)
+    return WEIGHTS / name if "/" not in name and not folder.exists() and (WEIGHTS / name).is_dir() else folder
 
 
 def answer_tokens(folder_or_id: str | Path) -> int:
     """A limit of answers: small for a policy that learned our short ones, large for any other model."""
-    return OURS_TOKENS if (Path(folder_or_id) / FILE).is_file() else OTHERS_TOKENS
+    return OURS_TOKENS if (local_folder(folder_or_id) / FILE).is_file() else OTHERS_TOKENS
 
 
 @dataclass(frozen=True)

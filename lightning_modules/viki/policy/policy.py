@@ -6,20 +6,21 @@ D feature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ....datamodules.sources.hub import fetch_hub
 from ....datamodules.sources.models import no_progress_bars
 from ....registry import UserError
 from ... import eight_bits
-from .asked import Asked
+from .asked import Asked, local_folder
 from .batch import Completions, PolicyBatch, Prompt
 from .encoding import Encoder
 from .folder import new_policy_folder
@@ -28,6 +29,8 @@ from .positions import completion_positions
 from .sampling import sample
 from .text import Texts
 from .vision import tower_features
+
+_MOST_LOGITS = 1 << 28  # numbers, 1 GB in single precision
 
 
 class VikiPolicy(nn.Module):
@@ -64,14 +67,14 @@ class VikiPolicy(nn.Module):
         """Read a folder that `save` wrote or one of a released Qwen2.5-VL, or fetch one from the Hugging Face Hub.
 
         Args:
-            folder_or_id: folder, or ORG/NAME.
+            folder_or_id: folder, ORG/NAME, or the name of one in this checkout's weights/, such as viki-small.
             dtype: of the weights.
             offline: take what the Hub's cache holds, and do not ask the network.
 
         Raises:
             UserError: if there is no such policy, or it is damaged.
         """
-        folder = Path(folder_or_id)
+        folder = local_folder(folder_or_id)
         if not folder.exists() and str(folder_or_id).count("/") == 1 and not str(folder_or_id).startswith((".", "/")):
             try:
                 folder = fetch_hub(f"hf:{folder_or_id}", offline=offline)
@@ -205,24 +208,32 @@ class VikiPolicy(nn.Module):
             temperature: logits are divided by it, as in `generate`.
             features_TD: of `picture_features`, where they are known already.
         """
-        return self.log_probs_and_entropy(batch, tokens_GL, mask_GL, temperature, features_TD)[0]
+        hidden_GLD = self._hidden(batch, tokens_GL, mask_GL, features_TD)
+        log_probs_GL: Tensor = self._by_parts(_token_log_probs, hidden_GLD, tokens_GL, temperature)
+        return log_probs_GL.masked_fill(~mask_GL, 0.0)
 
     def log_probs_and_entropy(
-        self,
-        batch: PolicyBatch,
-        tokens_GL: Tensor,
-        mask_GL: Tensor,
-        temperature: float = 1.0,
-        features_TD: Tensor | None = None,
+        self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """As `log_probs`, and the entropy of each token's distribution in nats, float32 [G, L], without gradient."""
-        hidden_GLD = self._hidden(batch, tokens_GL, mask_GL, features_TD)
-        logits_GLV = self.model.lm_head(hidden_GLD).float() / temperature
-        log_p_GLV = F.log_softmax(logits_GLV, -1)
-        log_probs_GL = log_p_GLV.gather(2, tokens_GL[..., None])[..., 0]
+        hidden_GLD = self._hidden(batch, tokens_GL, mask_GL)
+        log_probs_GL = self._by_parts(_token_log_probs, hidden_GLD, tokens_GL, temperature)
         with torch.no_grad():
-            entropy_GL = -(log_p_GLV.exp() * log_p_GLV).sum(-1)
+            entropy_GL = self._by_parts(_token_entropy, hidden_GLD, tokens_GL, temperature)
         return log_probs_GL.masked_fill(~mask_GL, 0.0), entropy_GL.masked_fill(~mask_GL, 0.0)
+
+    def _by_parts(
+        self, measure: Callable[..., Tensor], hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float
+    ) -> Tensor:
+        """`measure` of all tokens, [G, L]. With a large vocabulary all logits at once would be the largest tensor by
+        far; then a part of the completions after the other, whose logits are computed again on the way back.
+        """
+        head = self.model.lm_head
+        rows = max(1, _MOST_LOGITS // (tokens_GL.shape[1] * head.weight.shape[0]))
+        if rows >= len(tokens_GL):
+            return measure(head, hidden_GLD, tokens_GL, temperature)
+        parts = zip(hidden_GLD.split(rows), tokens_GL.split(rows), strict=True)
+        return torch.cat([checkpoint(measure, head, *part, temperature, use_reentrant=False) for part in parts])
 
     def _hidden(
         self, batch: PolicyBatch, tokens_GL: Tensor, mask_GL: Tensor, features_TD: Tensor | None = None
@@ -294,3 +305,13 @@ def _expanded(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
         raise OSError(f"{folder / eight_bits.FILE}: weights that don't fit config.json: {', '.join(sorted(wrong)[:3])}")
     model.tie_weights()
     return model.eval()
+
+
+def _token_log_probs(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float) -> Tensor:
+    logits_GLV = head(hidden_GLD).float() / temperature
+    return -F.cross_entropy(logits_GLV.flatten(0, 1), tokens_GL.flatten(), reduction="none").view_as(tokens_GL)
+
+
+def _token_entropy(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float) -> Tensor:
+    log_p_GLV = F.log_softmax(head(hidden_GLD).float() / temperature, -1)
+    return -(log_p_GLV.exp() * log_p_GLV).sum(-1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .positions import completion_positions
+from .decoding import Decoder
 
 _LOOK_EVERY = 4  # tokens between two looks whether all are done: each one waits for the GPU
 
@@ -54,12 +54,8 @@ def sample(
     """
     device = embeds_PND.device
     out = language(inputs_embeds=embeds_PND, attention_mask=mask_PN.long(), position_ids=positions_APN, use_cache=True)
-    cache = out.past_key_values
-    if group_size > 1:
-        cache.batch_repeat_interleave(group_size)
+    decode = Decoder(language, out.past_key_values, mask_PN, next_position_P, group_size, max_new_tokens)
     last_RD = out.last_hidden_state[:, -1].repeat_interleave(group_size, 0)
-    mask_RN = mask_PN.repeat_interleave(group_size, 0)
-    next_position_R = next_position_P.repeat_interleave(group_size)
     count = len(last_RD)
     tokens_GL = torch.full((count, max_new_tokens), pad, device=device)
     log_probs_GL = torch.zeros(count, max_new_tokens, device=device)
@@ -86,18 +82,9 @@ def sample(
                 break
             if left <= len(done_R) // 2:
                 kept = (~done_R).nonzero()[:, 0]
-                cache.batch_select_indices(kept)
-                row_R, done_R, token_R, mask_RN = row_R[kept], done_R[kept], token_R[kept], mask_RN[kept]
-                next_position_R = next_position_R[kept]
-        mask_RN = F.pad(mask_RN, (0, 1), value=True)
-        out = language(
-            inputs_embeds=language.embed_tokens(token_R)[:, None],
-            attention_mask=mask_RN.long(),
-            position_ids=completion_positions(next_position_R, 1, length - 1),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        last_RD = out.last_hidden_state[:, -1]
+                decode.keep(kept)
+                row_R, done_R, token_R = row_R[kept], done_R[kept], token_R[kept]
+        last_RD = decode(token_R)
     tokens_GL, log_probs_GL = tokens_GL[:, :length], log_probs_GL[:, :length]
     ended_GL = (tokens_GL == end).long().cumsum(1)
     mask_GL = (ended_GL == 0) | ((ended_GL == 1) & (tokens_GL == end))

@@ -127,6 +127,13 @@ def test_verdicts_name_step_robot_and_reason(truth, plan):
     assert check_plan(record, plan(*["R1 Move apple"] * 10_000)).code == "FAILED_GOAL_CONSTRAINT"
 
 
+def test_a_verdict_is_one_line_whatever_a_plan_names():
+    record = {"robots": FETCH, "init_pos": {}, "goal_constraints": [], "temporal_constraints": [], "time_steps": []}
+    for name in ("a\nb", "a\x0bb", "a\u2028b"):
+        plan = [{"step": 1, "actions": {"R1": ["Reach", name]}}]
+        assert check_plan(record, plan).sentence == "step 1, R1 reach a b: there is no 'a b' here"
+
+
 def test_null_padding_of_parquet_changes_nothing(truth, plan):
     record = truth(FETCH, {"apple": WORK}, ["apple at table"])
     padded = {

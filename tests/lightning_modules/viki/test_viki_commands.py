@@ -42,6 +42,20 @@ def test_a_data_set_is_made_in_parts_and_gone_on_with(data, capsys):
     assert len(read_demonstrations(out / "cot" / "VIKI_L2.json")) == 3
 
 
+def test_what_is_held_out_can_be_drawn_for_training(tmp_path, capsys):
+    command = ["viki", "generate", str(tmp_path / "pair"), "--num", "9", "--num_test", "6", "--pictures", "false"]
+    assert main([*command, "--like", "heldout_pair"]) == 0
+    found = {split: read_records(tmp_path / "pair" / split) for split in ("train", "val", "test")}
+    assert {f.name for f in (tmp_path / "pair").iterdir() if f.is_dir()} == set(found)
+    for records in found.values():
+        assert all(set(record.problem.types) == {"stompy", "fetch"} for record in records)
+    assert found["val"][0].instruction != found["test"][0].instruction or found["val"][1] != found["test"][1]
+    assert main([*command, "--like", "heldout_par"]) == 2
+    assert "held-out splits: heldout_scene heldout_family heldout_pair" in capsys.readouterr().err
+    assert main(command) == 2
+    assert "made with another" in capsys.readouterr().err
+
+
 def test_gold_is_right_and_a_wrong_plan_is_told_why(data, tmp_path, capsys):
     out, _ = data
     lines = [json.dumps({"record": r.key, "answer": r.answer()}) for r in read_records(out / "test")]

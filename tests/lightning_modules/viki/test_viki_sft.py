@@ -11,10 +11,12 @@ import torch
 from lightning.pytorch import Trainer
 
 from fulgurite.datamodules.draws import Shuffled
+from fulgurite.datamodules.viki.checker import check_plan
 from fulgurite.datamodules.viki.encoding import encode
 from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.datamodules.viki.lengths import AlikeInLength
 from fulgurite.datamodules.viki.module import VikiTrajectoryDataModule, chosen_images, decode, spread
+from fulgurite.datamodules.viki.plans import find_answer, literal
 from fulgurite.datamodules.viki.records import write_records
 from fulgurite.lightning_modules.viki.picture_words import PictureWords
 from fulgurite.lightning_modules.viki.policy.batch import Prompt
@@ -110,6 +112,20 @@ def test_several_levels_are_learned_together(data, tmp_path):
     assert len(texts) == 27 and module.records("train")[0].instruction in texts
 
 
+def test_demonstrations_can_have_one_robot_act_at_a_time(tmp_path):
+    """Such plans reach the goal as well, in more steps."""
+    write_records(tmp_path / "train.parquet", [draw_record(2, "train", k, seed=0) for k in range(40)])
+    module = VikiTrajectoryDataModule(str(tmp_path), 40, 1, serial=True)
+    longer = 0
+    for example in map(module._example, module.records("train")):
+        plan = literal(find_answer(example["response"]))
+        assert all(len(row["actions"]) == 1 for row in plan)
+        assert f"That takes {len(plan)} steps." in example["response"]
+        assert check_plan(example["ground_truth"], plan, strict=True).ok
+        longer += len(plan) > len(example["ground_truth"]["time_steps"])
+    assert longer > 10
+
+
 def test_batches_of_like_length_hold_every_draw_once():
     lengths = Shuffled(list(range(64)), seed=3)
     stream = AlikeInLength(Shuffled(list(range(64)), seed=3), lengths, batch_size=4, window=8)
@@ -156,7 +172,6 @@ def test_picture_tokens_learn_the_words_that_only_pictures_tell():
 def test_level_3_s_accuracy_is_told_with_what_it_is_worth():
     module = VikiSFTModule()
     for scores, told in (([Score(1, "1-1", 1, 1.0)], False), ([Score(1, "1-1", 1, 1.0), Score(3, "", 1, 0.9)], True)):
-        module._scores = scores
-        module.on_test_epoch_end()
+        module._keep_table(scores, "test")
         assert ("Level 3: The released accuracy hardly falls" in module._tables[-1]["note"]) is told
     assert [len(table["rows"]) for table in module._tables] == [2]

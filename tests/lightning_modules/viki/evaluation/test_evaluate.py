@@ -21,6 +21,7 @@ from fulgurite.lightning_modules.viki.evaluation.answerers import (
     ServerAnswers,
     wrapped,
 )
+from fulgurite.lightning_modules.viki.evaluation.cooperation import RIGHT, cooperation_report
 from fulgurite.lightning_modules.viki.evaluation.figure import _worth, draw_families
 from fulgurite.lightning_modules.viki.evaluation.kept import KeptAnswers
 from fulgurite.lightning_modules.viki.evaluation.report import errors_px, report
@@ -86,6 +87,25 @@ def test_families_stand_in_their_order_with_intervals():
     low, high = interval([0.0, 1.0] * 50)
     assert 0.39 < low < 0.42 < 0.58 < high < 0.61
     assert interval([1.0] * 5) == (1.0, 1.0)
+
+
+def test_cooperation_is_counted_in_plans():
+    """One robot after the other is no cooperation, waits more and needs more steps; the right plans stand beside it."""
+    plans = [r for r in records(2, "train", 40) if len(r.problem.agents) == 2]
+    one_by_one = []
+    for record in plans:
+        acts = [{robot: words} for row in json.loads(record.answer()) for robot, words in row["actions"].items()]
+        one_by_one.append(wrapped(json.dumps([{"step": n, "actions": act} for n, act in enumerate(acts, 1)])))
+    told = cooperation_report("test", [*plans, *records(1, "test", 2)], {"serial": [*one_by_one, "", ""]})
+    right, serial = told["measured"][RIGHT], told["measured"]["serial"]
+    assert right["parallel"][0] > 0.5 and right["extra_steps"][0] == 0
+    assert serial["parallel"][0] == 0 and serial["idle"][0] == 0.5 and serial["extra_steps"][0] > 1
+    assert serial["information_bits"][0] == pytest.approx(right["information_bits"][0])
+    assert right["idle"][1] <= right["idle"][0] <= right["idle"][2] and right["idle"][1] < right["idle"][2]
+    assert told["metrics"]["test/parallel/serial"] == 0
+    assert [row[0] for row in told["tables"][0]["rows"]] == [RIGHT, "serial"]
+    nothing = cooperation_report("test", plans, {"silent": [""] * len(plans)})["measured"]["silent"]
+    assert nothing == {}, "what can't be read tells nothing"
 
 
 class _Server:
@@ -178,7 +198,9 @@ def test_evaluate_puts_controls_beside_the_model(data, tmp_path, capsys):
     told = json.loads((out / "results.json").read_text())
     who = ["model", "no pictures", "trained blind", "constant", "random"]
     assert [row[0] for row in told["tables"][0]["rows"]] == who
-    assert set(told["metrics"]) == {f"{s}/l{n}/{w}" for s in ("test", "heldout_family") for n in (1, 2) for w in who}
+    by_level = {f"{s}/l{n}/{w}" for s in ("test", "heldout_family") for n in (1, 2) for w in who}
+    assert by_level < set(told["metrics"])
+    assert told["metrics"]["test/parallel/right plans"] > 0 and "test/parallel/model" not in told["metrics"]
     assert told["metrics"]["test/l1/constant"] > told["metrics"]["test/l1/model"] == 0
     families = next(t for t in told["tables"] if t["title"] == "Accuracy by sub-family, heldout_family")
     assert all(row[1].startswith("11-") for row in families["rows"])

@@ -82,7 +82,7 @@ def test_a_killed_runner_is_stood_in_for_and_comes_back(cluster, make_config):
 
 def test_a_checkpoint_goes_both_ways(cluster, make_config, some_are_right, tmp_path):
     from fulgurite.lightning_modules.viki.grpo.algorithm import GRPO
-    from fulgurite.lightning_modules.viki.grpo.checkpoints import policy_of, save_policy
+    from fulgurite.lightning_modules.viki.grpo.checkpoints import save_policy
     from fulgurite.lightning_modules.viki.policy.policy import VikiPolicy
 
     algorithm = make_config(lr=1e-4).build_algo()
@@ -101,9 +101,7 @@ def test_a_checkpoint_goes_both_ways(cluster, make_config, some_are_right, tmp_p
         torch.testing.assert_close(weights(again), wanted, atol=0, rtol=0)  # optimiser, prompts and draws go on
     finally:
         again.stop()
-    in_folder, in_checkpoint = VikiPolicy.load(tmp_path / "policy"), policy_of(tmp_path / "checkpoint")
-    for name, value in in_folder.state_dict().items():
-        assert torch.equal(in_checkpoint.state_dict()[name], value), name
+    in_folder = VikiPolicy.load(tmp_path / "policy")
     restarted = make_config(policy=str(tmp_path / "policy")).build_algo()
     try:
         assert torch.equal(

@@ -140,4 +140,3 @@ def test_validation_records_are_answered_greedily(make):
     runner, _, _ = make()
     found = runner.sample(records=[1, 3])
     assert [int(e.get_observations(0)[0]) for e in found] == [1, 3]
-    assert len(runner.sample(num_episodes=100)) == 6, "there are six"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fulgurite.datamodules.viki.generator import draw_record
-from fulgurite.lightning_modules.viki.grpo.rollout import answer, forward, micro_batches, reward_of, roll_out
+from fulgurite.lightning_modules.viki.grpo.rollout import answer, log_probs, parts_of, reward_of, roll_out
 from fulgurite.lightning_modules.viki.grpo.settings import GRPOSettings
 from fulgurite.lightning_modules.viki.policy.policy import VikiPolicy
 from fulgurite.registry import UserError
@@ -35,6 +35,19 @@ def test_same_seed_same_completions(policy, records):
     assert len(set(first.texts)) > 3
 
 
+def test_prompts_are_drawn_in_parts_that_bound_the_memory(policy, records, monkeypatch):
+    sizes = []
+    generate = VikiPolicy.generate
+    monkeypatch.setattr(
+        VikiPolicy, "generate", lambda self, batch, **how: sizes.append(len(batch)) or generate(self, batch, **how)
+    )
+    few = dataclasses.replace(SETTINGS, draw_prompts=2)
+    found, whole = (roll_out(policy, None, records, settings, seed=5) for settings in (few, SETTINGS))
+    assert sizes == [2, 1, 3]
+    assert found.tokens_GL.shape == whole.tokens_GL.shape and len(found.texts) == 9
+    assert len(set(found.texts[6:])) > 1 and found.texts[6:] != found.texts[:3], "each part has draws of its own"
+
+
 def test_old_log_probabilities_are_those_of_the_draws(policy, records):
     found = roll_out(policy, None, records, SETTINGS, seed=0)
     batch = policy.encode([policy.asked.prompt(r) for r in records])
@@ -47,10 +60,10 @@ def test_old_log_probabilities_are_those_of_the_draws(policy, records):
 def test_micro_batches_change_no_log_probability(policy, records):
     found = roll_out(policy, None, records, SETTINGS, seed=0)
     prompts = [policy.asked.prompt(r) for r in records]
-    whole, _ = forward(policy, prompts, found.tokens_GL, found.mask_GL, 1.0)
-    parts = micro_batches(prompts, SETTINGS)
+    whole = log_probs(policy, policy.encode(prompts), found.tokens_GL, found.mask_GL, 1.0)
+    parts = parts_of(prompts, SETTINGS.micro_prompts, SETTINGS.group_size)
     assert [at for _, at in parts] == [slice(0, 6), slice(6, 9)]
-    cut = [forward(policy, part, found.tokens_GL[at], found.mask_GL[at], 1.0)[0] for part, at in parts]
+    cut = [log_probs(policy, policy.encode(part), found.tokens_GL[at], found.mask_GL[at], 1.0) for part, at in parts]
     torch.testing.assert_close(torch.cat(cut), whole, atol=1e-4, rtol=0)
 
 

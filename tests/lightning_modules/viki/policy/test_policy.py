@@ -96,6 +96,15 @@ def test_groups_share_their_prompt_and_lose_nothing(policy, prompts):
     torch.testing.assert_close(*gradients, atol=2e-3, rtol=1e-3)
 
 
+def test_answers_are_written_in_half_precision_too(policy, prompts):
+    """As evaluation does on GPUs: keys and values of the prompts then have types of their own."""
+    batch = policy.encode(prompts)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = policy.generate(batch, greedy=True, max_new_tokens=6)
+        again = policy.log_probs(batch, made.tokens_GL, made.mask_GL)
+    torch.testing.assert_close(made.log_probs_GL, again, atol=0.1, rtol=0)
+
+
 def test_sampling_follows_the_temperature(policy, prompts):
     batch = policy.encode(prompts[:1])
     made = policy.generate(
@@ -106,6 +115,22 @@ def test_sampling_follows_the_temperature(policy, prompts):
     log_probs, entropy = policy.log_probs_and_entropy(batch, made.tokens_GL, made.mask_GL)
     assert not torch.allclose(log_probs, again, atol=1e-3)
     assert ((entropy > 0) & (entropy <= numpy.log(len(policy.texts.special) + 2000))).all()
+
+
+def test_a_large_vocabulary_s_logits_come_in_parts(policy, prompts, monkeypatch):
+    """Log-probabilities, entropies and gradients are those of all logits at once."""
+    batch = policy.encode(prompts)
+    made = policy.generate(batch, group_size=2, max_new_tokens=6, generator=torch.Generator().manual_seed(0))
+    found = []
+    for most in (1 << 28, 1):  # all completions at once, and one after the other
+        monkeypatch.setattr("fulgurite.lightning_modules.viki.policy.policy._MOST_LOGITS", most)
+        policy.zero_grad()
+        log_probs, entropy = policy.log_probs_and_entropy(batch, made.tokens_GL, made.mask_GL)
+        log_probs.sum().backward()
+        gradient = policy.model.model.language_model.embed_tokens.weight.grad.clone()
+        found.append((log_probs.detach(), entropy, gradient))
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
 
 
 def test_an_answer_ends_at_its_end_token(policy, prompts):
@@ -248,3 +273,13 @@ def test_no_token_is_left_without_anything_to_see(policy, prompts):
     torch.testing.assert_close(half, wanted, atol=0.1, rtol=0.02)
     assert all(p.grad.isfinite().all() for p in policy.parameters() if p.grad is not None)
     policy.zero_grad()
+
+
+def test_released_weights_have_a_name(tmp_path, monkeypatch):
+    assert VikiPolicy.load("viki-small").asked.prompts == "short"
+    with pytest.raises(UserError, match="viki-smal: there is no policy"):
+        VikiPolicy.load("viki-smal")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "viki-small").mkdir()
+    with pytest.raises(UserError, match="there is no policy"):
+        VikiPolicy.load("viki-small")

@@ -1,6 +1,6 @@
-"""Fuzzing of what chunking reads from others: tagged text and PDFs, by hypothesis and by atheris, minutes each.
+"""Fuzzing of what is read from others, by hypothesis and by atheris: tagged text, PDFs, models' answers; minutes each.
 
-FUZZ_SECONDS in the environment is the time of each of the four, 600 by default.
+FUZZ_SECONDS in the environment is the time of each, 600 by default.
 """
 
 from __future__ import annotations
