@@ -60,7 +60,7 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     middle = gutter_of(pieces, one_filled=True)
     if middle is None:
         return None
-    rights = [round(p.x0) for p in pieces if p.x0 >= middle]
+    rights = [round(line.x0) for line in lines_of([p for p in pieces if p.x0 >= middle])]
     right = float(statistics.mode(rights))
     ends = [p.x1 for p in pieces if p.x1 <= min(middle, right - NARROWEST)]
     return Gutter(max(ends), right) if ends else None
