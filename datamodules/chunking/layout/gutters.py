@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .turned import Frame
 NUM_SAMPLED = 12
 SAME = 6.0  # points by which pages of one document may differ
 BEFORE, BEHIND = 5.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
-MIN_AT_EDGE = 0.6  # of the lines right of it
+MIN_AT_EDGE = 0.6  # of the lines right of it, by their area
 MAX_CROSSING = 0.15  # of the page's pieces
 MIN_PIECES = 4
 NARROWEST = 6.0  # points: a page number or a running line that ends nearer to the right column reaches into the gutter
@@ -72,15 +73,21 @@ def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | N
         left = [p for p in pieces if p.x1 <= gutter.middle]
         right = [p for p in pieces if p.x0 >= gutter.middle]
         crossing = len(pieces) - len(left) - len(right)
-        if min(len(left), len(right)) < MIN_PIECES or crossing > MAX_CROSSING * len(pieces):
+        if not (_enough(left) and _enough(right)) or crossing > MAX_CROSSING * len(pieces):
             continue
         lines = lines_of(right)
+        areas = [(line.x1 - line.x0) * (line.y1 - line.y0) for line in lines]
         begins = [gutter.right - BEFORE <= line.x0 <= gutter.right + BEHIND for line in lines]
-        if sum(begins) < MIN_AT_EDGE * len(lines):
+        if sum(itertools.compress(areas, begins)) < MIN_AT_EDGE * sum(areas):  # names in a drawing are small
             continue
         if share_level(left, right) <= MAX_LEVEL or _tables_beside(left, right):
             return gutter.middle
     return None
+
+
+def _enough(side: Sequence[Piece]) -> bool:
+    """Whether a side has enough on it to be a column: a table does by itself."""
+    return len(side) >= MIN_PIECES or any(p.index >= 0 for p in side)
 
 
 def _tables_beside(left: Sequence[Piece], right: Sequence[Piece]) -> bool:
