@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -15,6 +15,8 @@ from .turned import Frame
 
 NUM_SAMPLED = 12
 SAME = 6.0  # points by which pages of one document may differ
+OFTEN = 0.1  # of the lines right of the gutter that begin at one place: the leftmost such place is their column's edge
+CLEAR = 3.0  # points left of that edge
 BEFORE, BEHIND = 5.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
 MIN_AT_EDGE = 0.6  # of the lines right of it, by their area
 MAX_CROSSING = 0.15  # of the page's pieces
@@ -32,8 +34,8 @@ class Gutter:
 
     @property
     def middle(self) -> float:
-        """Between both."""
-        return (self.left + self.right) / 2
+        """Between both, and clear of the right column, which has the sharper edge."""
+        return min((self.left + self.right) / 2, self.right - CLEAR)
 
 
 def document_gutters(document: Document) -> tuple[Gutter, ...]:
@@ -62,7 +64,7 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     if middle is None:
         return None
     rights = [round(line.x0) for line in lines_of([p for p in pieces if p.x0 >= middle])]
-    right = float(statistics.mode(rights))
+    right = float(min(x for x, count in Counter(rights).items() if count >= max(OFTEN * len(rights), 1)))
     ends = [p.x1 for p in pieces if p.x1 <= min(middle, right - NARROWEST)]
     return Gutter(max(ends), right) if ends else None
 
@@ -77,7 +79,8 @@ def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | N
             continue
         lines = lines_of(right)
         areas = [(line.x1 - line.x0) * (line.y1 - line.y0) for line in lines]
-        begins = [gutter.right - BEFORE <= line.x0 <= gutter.right + BEHIND for line in lines]
+        lows = [gutter.left if line.pieces[0].index >= 0 else gutter.right - BEFORE for line in lines]
+        begins = [low <= line.x0 <= gutter.right + BEHIND for low, line in zip(lows, lines, strict=True)]
         if sum(itertools.compress(areas, begins)) < MIN_AT_EDGE * sum(areas):  # names in a drawing are small
             continue
         if share_level(left, right) <= MAX_LEVEL or _tables_beside(left, right):
