@@ -34,7 +34,7 @@ _CONTENTS_HEAD = re.compile(
     r"(?:table of )?contents|(?:list of )?(?:tables|figures|examples)|(?:subject )?index|inhalt\w*|sommaire",
     re.IGNORECASE,
 )
-_ENDS_IN_PAGE = re.compile(r"\S\s*[.,…]*\s*(?:\d{1,4}|[ivxlc]{1,6})\s*$", re.IGNORECASE)
+_ENDS_IN_PAGE = re.compile(r"\S\s*[.,…]*\s*(?:\d{1,4}|\b[ivxlc]{1,6})\s*$", re.IGNORECASE)
 
 
 @dataclass

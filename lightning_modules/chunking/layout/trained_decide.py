@@ -40,7 +40,7 @@ MAX_HEADING_CHARS = 200
 MAX_RUNNING_LINES = 3
 MAX_ABOVE = 40  # words that may stand above a procedure in its chunk, and as many of the paragraph that leads in
 SAME_PLACE = 3.0  # points by which bare step numbers may stand apart
-_ENDS_IN_PAGE = re.compile(r"(?:\d{1,4}|[ivxlc]{1,7})\s*$", re.IGNORECASE)
+_ENDS_IN_PAGE = re.compile(r"(?:\d{1,4}|\b[ivxlc]{1,7})\s*$", re.IGNORECASE)
 
 
 class TrainedDecider(Decider):
