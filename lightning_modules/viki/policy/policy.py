@@ -90,7 +90,7 @@ class VikiPolicy(nn.Module):
         try:
             with no_progress_bars():
                 if (folder / eight_bits.FILE).is_file():
-                    model = _expanded(folder).to(dtype)
+                    model = nn.Module.to(_expanded(folder), dtype)
                 else:
                     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         except Exception as error:  # OSError, safetensors', transformers' and torch's own error types
