@@ -57,7 +57,7 @@ def compile_one(arch: str, width: int) -> tuple[bytes, str]:
 
         kinds = [Int32] * 3 + [Float32] * 3 + [Int32] * 3 + [Float32]
         made = cute.compile(
-            kernel.launch, *map(pointer, kinds), Int32(1), Int32(1), width,
+            kernel.program(), *map(pointer, kinds), Int32(1), Int32(1), width,
             options=f"--gpu-arch {arch} --keep-cubin --keep-ptx",
         )  # fmt: skip
         return made.__cubin__, made.__ptx__
