@@ -105,6 +105,10 @@ def test_patterns_of_layers_and_the_last_that_fits_counts() -> None:
         "single_transformer_blocks.1.attn": Int4Attention,
     }
     mixed = model(**inputs())
+    # as an experiment file hands the same on
+    nested = {"*": "sdpa", "single_transformer_blocks": {"*": "paro"}, "*blocks": {"1": {"attn": "int4"}}}
+    model.set_attention(nested, plan)
+    assert torch.equal(model(**inputs()), mixed)
     model.set_attention("paro", plan)
     assert not torch.equal(model(**inputs()), mixed)
 
@@ -138,6 +142,7 @@ def test_a_copy_of_a_model_has_an_attention_and_a_place_of_its_own() -> None:
         ("sdpa", {}, "a plan is given, and attention is sdpa, which takes none"),
         (None, {}, "attention is left as it is, which takes none"),
         ({"single_transformer_block.*": "sdpa"}, None, "Did you mean 'single_transformer_blocks.*'"),
+        ({"*": {"attn": 3}}, None, "attention: '*.attn' is 3, no name of a backend"),
         ({"context_embedder.*": "paro"}, {}, "no plan counts context_embedder.token_refiner.refiner_blocks.0.attn"),
         ("paro", {"layers": 2}, "the plan has 2 layers of 2 heads, this GameCraftTransformer has 3 of 2"),
         ("paro", {"heads": 4}, "the plan has 3 layers of 4 heads"),
