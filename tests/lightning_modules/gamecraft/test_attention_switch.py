@@ -17,7 +17,9 @@ from fulgurite.kernels import api
 from fulgurite.kernels.paro.backend import Int4Attention, ParoAttention
 from fulgurite.kernels.paro.model_hash import model_hash
 from fulgurite.kernels.paro.plan import Plan, PlanMeta, forced_blocks, pack
+from fulgurite.kernels.reference import ReferenceAttention
 from fulgurite.kernels.sdpa import SdpaAttention
+from fulgurite.launch.config.experiment import resolve
 from fulgurite.lightning_modules.gamecraft.distillation import GameCraftStudentModule
 from fulgurite.lightning_modules.gamecraft.module import GameCraftModule
 from fulgurite.lightning_modules.gamecraft.pipeline import GameCraftPipeline
@@ -175,6 +177,21 @@ def test_a_pipeline_refuses_a_plan_for_other_pictures() -> None:
     pipe.set_attention("paro", make_plan(0.2))
     with pytest.raises(UserError, match="the plan is for pictures of 64x48, these have 32x48"):
         pipe.set_attention("paro", make_plan(0.2, grid=(18, 4, 3)))
+
+
+def test_an_experiment_file_s_words_reach_the_layers(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "base: gamecraft/smoke\nteacher: {model: {attention: {'*': sdpa, single_transformer_blocks.*: reference}}}\n"
+    )
+    experiment = resolve(str(tmp_path / "mine.yaml"))
+    stage = next(stage for stage in experiment.stages if stage.name == "teacher")
+    given = stage.settings.to_dict()["model"]["init_args"]["attention"]
+    model = make()
+    model.set_attention(given)
+    layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "processor")}
+    for name, layer in layers.items():
+        wanted = ReferenceAttention if name.startswith("single") else SdpaAttention
+        assert type(layer.processor.backend) is wanted
 
 
 def test_teacher_and_student_train_with_it(tmp_path: Path) -> None:
