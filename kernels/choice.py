@@ -12,7 +12,7 @@ from ..registry import ATTENTION, UserError, did_you_mean
 from .api import AttentionBackend, make_backend
 from .paro.plan import Plan
 
-Choice = str | Mapping[str, str]
+Choice = str | Mapping[str, Any]
 AnyPlan = Plan | str | Path
 
 
@@ -27,15 +27,16 @@ def chosen_backends(
     Args:
         layers: names of all attention layers.
         counted: those that a plan counts.
-        choice: a backend's name; or patterns of layer names to backends' names, of which the last that fits counts;
-            None = `use_attention`'s everywhere.
+        choice: a backend's name; or patterns of layer names to backends' names, of which the last that fits counts, as
+            `{"blocks.*": "paro"}` or `{"blocks": {"*": "paro"}}` (experiment files take dots apart); None =
+            `use_attention`'s everywhere.
         plan: a plan or its file, for the backends that take one.
 
     Raises:
         UserError: for an unknown backend, a pattern that fits no layer or none that a plan counts, a plan that can't
             be read, that is missing, or that no chosen backend takes.
     """
-    patterns = {"*": choice} if isinstance(choice, str) else dict(choice or {})
+    patterns = {"*": choice} if isinstance(choice, str) else _patterns(choice or {})
     planned = {name for name in patterns.values() if takes_plan(name)}
     if plan is None and planned:
         raise UserError(f"attention '{min(planned)}' needs a plan: name its file as 'plan'\n"
@@ -67,6 +68,20 @@ def takes_plan(name: str) -> bool:
     """
     backend: Any = ATTENTION[name]
     return "plan" in inspect.signature(backend).parameters
+
+
+def _patterns(choice: Mapping[str, Any], before: str = "") -> dict[str, str]:
+    """Patterns and names, with nested mappings' keys joined by dots."""
+    found: dict[str, str] = {}
+    for key, value in choice.items():
+        if isinstance(value, Mapping):
+            found |= _patterns(value, f"{before}{key}.")
+        elif isinstance(value, str):
+            found[before + key] = value
+        else:
+            raise UserError(f"attention: '{before}{key}' is {value!r}, no name of a backend\n"
+                            "fulgurite list attention   shows all")  # fmt: skip
+    return found
 
 
 def _no_layer(pattern: str, layers: Sequence[str]) -> str:

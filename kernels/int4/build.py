@@ -45,20 +45,19 @@ def compile_one(arch: str, width: int) -> tuple[bytes, str]:
     """
     if find_spec("cutlass") is None or find_spec("cutlass.cute") is None:
         raise UserError("nvidia-cutlass-dsl is not installed\nThe kernels themselves need it only to be compiled anew.")
+    from cutlass import Float32, Int32, cute
+    from cutlass.cute.runtime import make_ptr
+
+    from . import kernel
+
+    def pointer(kind: Any) -> Any:
+        return make_ptr(kind, 16, cute.AddressSpace.gmem, assumed_align=16)
+
+    kinds = [Int32] * 3 + [Float32] * 3 + [Int32] * 3 + [Float32]
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ["CUTE_DSL_ARCH"], os.environ["CUTE_DSL_DUMP_DIR"] = arch, scratch  # read at each compilation
-        from cutlass import Float32, Int32, cute
-        from cutlass.cute.runtime import make_ptr
-
-        from . import kernel
-
-        def pointer(kind: Any) -> Any:
-            return make_ptr(kind, 16, cute.AddressSpace.gmem, assumed_align=16)
-
-        kinds = [Int32] * 3 + [Float32] * 3 + [Int32] * 3 + [Float32]
         made = cute.compile(
-            kernel.launch, *map(pointer, kinds), Int32(1), Int32(1), width,
-            options=f"--gpu-arch {arch} --keep-cubin --keep-ptx",
+            kernel.program(), *map(pointer, kinds), Int32(1), Int32(1), width,
+            options=f"--gpu-arch {arch} --keep-cubin --keep-ptx --dump-dir={scratch}",
         )  # fmt: skip
         return made.__cubin__, made.__ptx__
 

@@ -75,7 +75,7 @@ class GameCraftStudentModule(ChunkTraining):
         ema_decay: float = 0.95,
         warmup_steps: int = 20,
         compile: bool = False,
-        attention: str | dict[str, str] | None = None,
+        attention: str | dict[str, Any] | None = None,
         plan: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0, fused=True),
     ) -> None:

@@ -29,7 +29,7 @@ def evaluate(
     num_chunks: int = 128, num_starts: int = 64, num_speed: int = 16, num_drift: int = 64, drift_chunks: int = 16,
     teacher_steps: int = 50, student_steps: int = 8, few_steps: int = 4, batch_size: int = 48,
     feature_distance: bool = True, frame_stride: int = 4, flow_stride: int = 4, seed: int = 0,
-    attention: str | dict[str, str] | None = None, plan: Path | None = None,
+    attention: str | dict[str, Any] | None = None, plan: Path | None = None,
 ) -> None:  # fmt: skip
     """Measure one-chunk prediction, control over twelve actions, speed response, drift and a full turn.
 

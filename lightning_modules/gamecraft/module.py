@@ -77,7 +77,7 @@ class GameCraftModule(ChunkTraining):
         ema_decay: float = 0.999,
         warmup_steps: int = 100,
         compile: bool = False,
-        attention: str | dict[str, str] | None = None,
+        attention: str | dict[str, Any] | None = None,
         plan: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, weight_decay=0.01, fused=True),
     ) -> None:

@@ -100,6 +100,18 @@ def test_a_step_with_all_blocks_is_the_dense_step_and_guidance_has_its_passes(na
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", SMALL)
+def test_on_a_gpu_all_of_them_run(name: str) -> None:
+    """Before the published sizes are tried, which take minutes."""
+    rows, failed = measure_model(name, SMALL[name], ["cudnn", "flash", "sdpa"], [1.0, 0.8], 0, "cuda")
+    assert not failed
+    assert {row["who"] for row in rows} >= {"cudnn", "flash", "sdpa", "paro"}
+    assert all(row["distance"] < 0.02 for row in rows if row["density"] == 1.0)
+    assert all(row["x_cudnn"] > 0 and row["peak_gb"] > 0 for row in rows)
+
+
 def test_what_fails_is_named_and_the_others_run() -> None:
     rows, failed = measure_model("wan480", SMALL["wan480"], ["sdpa", "cudnn"], [0.8], 0, "cpu")
     assert [row["who"] for row in rows] == ["sdpa", "paro"]  # no cuDNN on a CPU

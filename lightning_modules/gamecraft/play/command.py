@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -31,7 +31,7 @@ def play(
     seed: int | None = None,
     device: str = "auto",
     compile: bool = False,
-    attention: str | dict[str, str] | None = None,
+    attention: str | dict[str, Any] | None = None,
     plan: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 0,

@@ -17,7 +17,9 @@ from fulgurite.kernels import api
 from fulgurite.kernels.paro.backend import Int4Attention, ParoAttention
 from fulgurite.kernels.paro.model_hash import model_hash
 from fulgurite.kernels.paro.plan import Plan, PlanMeta, forced_blocks, pack
+from fulgurite.kernels.reference import ReferenceAttention
 from fulgurite.kernels.sdpa import SdpaAttention
+from fulgurite.launch.config.experiment import resolve
 from fulgurite.lightning_modules.gamecraft.distillation import GameCraftStudentModule
 from fulgurite.lightning_modules.gamecraft.module import GameCraftModule
 from fulgurite.lightning_modules.gamecraft.pipeline import GameCraftPipeline
@@ -105,6 +107,10 @@ def test_patterns_of_layers_and_the_last_that_fits_counts() -> None:
         "single_transformer_blocks.1.attn": Int4Attention,
     }
     mixed = model(**inputs())
+    # as an experiment file hands the same on
+    nested = {"*": "sdpa", "single_transformer_blocks": {"*": "paro"}, "*blocks": {"1": {"attn": "int4"}}}
+    model.set_attention(nested, plan)
+    assert torch.equal(model(**inputs()), mixed)
     model.set_attention("paro", plan)
     assert not torch.equal(model(**inputs()), mixed)
 
@@ -138,6 +144,7 @@ def test_a_copy_of_a_model_has_an_attention_and_a_place_of_its_own() -> None:
         ("sdpa", {}, "a plan is given, and attention is sdpa, which takes none"),
         (None, {}, "attention is left as it is, which takes none"),
         ({"single_transformer_block.*": "sdpa"}, None, "Did you mean 'single_transformer_blocks.*'"),
+        ({"*": {"attn": 3}}, None, "attention: '*.attn' is 3, no name of a backend"),
         ({"context_embedder.*": "paro"}, {}, "no plan counts context_embedder.token_refiner.refiner_blocks.0.attn"),
         ("paro", {"layers": 2}, "the plan has 2 layers of 2 heads, this GameCraftTransformer has 3 of 2"),
         ("paro", {"heads": 4}, "the plan has 3 layers of 4 heads"),
@@ -170,6 +177,21 @@ def test_a_pipeline_refuses_a_plan_for_other_pictures() -> None:
     pipe.set_attention("paro", make_plan(0.2))
     with pytest.raises(UserError, match="the plan is for pictures of 64x48, these have 32x48"):
         pipe.set_attention("paro", make_plan(0.2, grid=(18, 4, 3)))
+
+
+def test_an_experiment_file_s_words_reach_the_layers(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "base: gamecraft/smoke\nteacher: {model: {attention: {'*': sdpa, single_transformer_blocks.*: reference}}}\n"
+    )
+    experiment = resolve(str(tmp_path / "mine.yaml"))
+    stage = next(stage for stage in experiment.stages if stage.name == "teacher")
+    given = stage.settings.to_dict()["model"]["init_args"]["attention"]
+    model = make()
+    model.set_attention(given)
+    layers = {name: layer for name, layer in model.named_modules() if hasattr(layer, "processor")}
+    for name, layer in layers.items():
+        wanted = ReferenceAttention if name.startswith("single") else SdpaAttention
+        assert type(layer.processor.backend) is wanted
 
 
 def test_teacher_and_student_train_with_it(tmp_path: Path) -> None:

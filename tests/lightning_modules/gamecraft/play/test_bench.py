@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from fulgurite.cli import main
 
@@ -49,6 +50,17 @@ def test_backends_are_compared_by_attention_and_by_chunk(tmp_path, capsys):
     assert 0 < sdpa["attention_ms"] < sdpa["chunk_ms"] and paro["attention_ms"] < paro["chunk_ms"]
     assert auto["attention_ms"] < paro["attention_ms"]
     assert "x attention" in capsys.readouterr().out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_a_gpu_backends_are_compared_compiled_and_as_graphs(tmp_path):
+    out = tmp_path / "bench.json"
+    line = ["bench", "gamecraft", "--model", "student", "--size", "64x112", "--steps", "2", "--chunks", "2"]
+    assert main([*line, "--attention", "sdpa,paro,auto", "--play_s", "0", "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["compiled"] and found["cuda_graphs"]
+    assert all(0 < times["attention_ms"] < times["chunk_ms"] for times in found["attention"])
 
 
 @pytest.mark.parametrize(
