@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # two targets never install into the one .venv at a time
-.PHONY: help run test test-fast check soak audit bench clean
+.PHONY: help run test test-fast check docs soak audit bench clean
 
 EXPERIMENT ?= dnd/tiny
 # What the tests read beside the sources of dnd/tiny; after this they need no network.
@@ -26,7 +26,7 @@ $(BASE): pyproject.toml constraints.txt .ci/set_up
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt .ci/set_up
-	@.ci/set_up dev,gamecraft,chunking,viki,sweep
+	@.ci/set_up dev,docs,gamecraft,chunking,viki,sweep
 	@touch $(BASE) $@
 
 run: $(BASE) ## install, and run an experiment to its report (dnd/tiny: about 6 minutes on 2 cores after the downloads)
@@ -47,6 +47,11 @@ check: $(DEV) ## lint, format, types, spelling
 	@$(PY) -m mypy
 	@$(PY) -m codespell_lib .
 
+docs: $(DEV) ## build the documentation site into site/, strictly and without a network
+	@mkdir -p .typing && ln -sfn .. .typing/fulgurite
+	@NO_MKDOCS_2_WARNING=1 PYTHONPATH=.typing $(PY) -m mkdocs build --quiet
+	@echo "site/index.html"
+
 soak: $(DEV) ## repeated faults at random moments and long fuzzing (two hours or so)
 	@$(PY) -m pytest -m soak --timeout 7200 $(PYTEST_FLAGS)
 
@@ -57,5 +62,5 @@ bench: $(BASE) ## what the framework costs per training step, against bare Light
 	@$(PY) -m fulgurite bench overhead
 
 clean: ## remove what builds, checks and tests left; .venv, runs and the cache stay
-	rm -rf build dist *.egg-info .typing .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf build dist site *.egg-info .typing .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
