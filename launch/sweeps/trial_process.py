@@ -60,7 +60,8 @@ class TrialProcess:
         self.trial = place.save(replace(trial, state="running", begun=trial.begun or now("milliseconds")))
         self.log = place.folder / "logs" / f"{trial.id}.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}  # a trial may start its own Ray
+        # a trial may start its own Ray, and has a W&B service of its own, as W&B's agent sees to as well
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "WANDB_SERVICE"}
         environment.setdefault("OMP_NUM_THREADS", str(num_threads))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
