@@ -23,6 +23,7 @@ where from:    fulgurite explain hello trainer.max_epochs
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
 RUN_ACTIONS = ["list", "watch", "show", "stop", "resume", "compare", "clean"]
+EXPORT_FORMATS = ["safetensors", "hf", "diffusers", "peft", "onnx"]
 SETTING_VERBS = ("run", "explain", "fetch", "plan")  # they take any setting, --key VALUE
 
 
@@ -296,6 +297,16 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
                     ("--utilisation",),
                     {"type": float, "default": 0.35, "metavar": "SHARE", "help": "of the card's peak (default: 0.35)"},
                 ),
+            ],
+        ),
+        "export": (
+            "What a run has trained, in a form that other libraries load.",
+            [
+                (("run",), {"metavar": "RUN", "help": "run folder, or the last part of its name"}),
+                (("--format",), {"choices": EXPORT_FORMATS, "default": "safetensors", "help": "default: safetensors"}),
+                (("--stage",), {"metavar": "NAME", "help": "this stage alone"}),
+                (("--out",), {"metavar": "FOLDER", "default": "export", "help": "where to (default: export)"}),
+                output,
             ],
         ),
         "results": (

@@ -24,6 +24,7 @@ from .callbacks import ResumePoint
 from .config.key_check import allowed_packages
 from .config.refusals import RefusedConfig, refusals
 from .config.settings import Settings
+from .records.redaction import redact
 
 PARSER_MODE = "omegaconf+"
 NOT_LIGHTNINGS = ("ckpt_path", "runner", "rllib")  # keys of a stage that LightningCLI does not take
@@ -64,6 +65,7 @@ class SaveWhole(SaveConfigCallback):
         if trainer.is_global_zero and not self.already_saved:
             with atomic_write(Path(trainer.default_root_dir) / "config.yaml") as temporary:
                 self.parser.save(self.config, temporary, skip_unset=False, overwrite=True, multifile=False)
+                _hide_secrets(temporary)
         self.already_saved = True
 
 
@@ -142,6 +144,14 @@ def _import_plugins(settings: Settings) -> None:
             import_part(module)
 
 
+def _hide_secrets(file: Path) -> None:
+    """Take the secrets out of a file of settings that has been read, or only tells."""
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    hidden = redact(settings)
+    if hidden != settings:
+        file.write_text(yaml.safe_dump(hidden, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
 def _class_paths(value: Any) -> Iterator[str]:
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         if key == "class_path" and isinstance(inner, str):
@@ -174,7 +184,10 @@ def build(
         values = {k: v for k, v in settings.to_dict().items() if k not in NOT_LIGHTNINGS}
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     with refusals(settings):
-        cli = FulguriteCLI(**_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger))
+        try:
+            cli = FulguriteCLI(**_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger))
+        finally:
+            _hide_secrets(given)
     return Built(cli.model, cli.datamodule, cli.trainer)
 
 

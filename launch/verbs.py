@@ -138,6 +138,17 @@ def runs(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> None:
+    """`fulgurite export RUN`."""
+    from .export import export as export_run
+    from .stages.past_runs import find_run
+
+    for path in export_run(
+        find_run(Path(options.output), options.run), options.format, Path(options.out), options.stage
+    ):
+        print(path)
+
+
 def results(options: argparse.Namespace) -> None:
     """`fulgurite results`."""
     from .records.results import publish, write_results

@@ -97,8 +97,10 @@ def has_key() -> bool:
 def log_settings(run: wandb.Run, folder: Path, settings: dict[str, Any]) -> None:
     """Give a stage's resolved settings, the commit and the versions to its W&B run, as its config."""
     from .records.record import git_state, versions
+    from .records.redaction import redact
 
-    run.config.update({folder.name: settings, "git": git_state(), "versions": versions()}, allow_val_change=True)
+    content = redact({folder.name: settings, "git": git_state(), "versions": versions()})
+    run.config.update(content, allow_val_change=True)
 
 
 def log_finished(run_dir: Path, metrics: dict[str, float | None], options: dict[str, Any]) -> None:
@@ -178,7 +180,9 @@ def _arguments(
 ) -> dict[str, Any]:
     import wandb
 
-    run_dir = folder.parent
+    from .records.redaction import redact
+
+    run_dir, words = folder.parent, " ".join(sys.argv)
     # a trial's project and entity are the sweep's; wandb warns of any that are given, so none are
     whose = {} if in_sweep() else {"project": project, "entity": entity}
     return {
@@ -190,5 +194,8 @@ def _arguments(
         "resume": "allow",
         "save_dir": str(run_dir),
         "mode": os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline"),
-        "settings": wandb.Settings(silent=True, console="off", disable_code=True),
+        # wandb notes the command line among the machine's data, so neither is sent if that holds a secret
+        "settings": wandb.Settings(
+            silent=True, console="off", disable_code=True, x_disable_meta=redact(words) != words
+        ),
     }

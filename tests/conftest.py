@@ -38,7 +38,8 @@ def child_environment() -> Callable[..., dict[str, str]]:
     above = Path(fulgurite.__file__).parent.parent
 
     def make(**extra: str) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k not in ("TRAP", "COLUMNS", "FULGURITE_JOIN", "PYTHONPATH")}
+        dropped = ("TRAP", "COLUMNS", "FULGURITE_JOIN", "PYTHONPATH", "WANDB_SERVICE")  # the last is this process's own
+        kept = {k: v for k, v in os.environ.items() if k not in dropped}
         roots = [
             extra.pop("PYTHONPATH", ""),
             str(above) if (above / "fulgurite").exists() else "",

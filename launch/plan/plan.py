@@ -22,7 +22,7 @@ from ..config.experiment import Experiment, Stage
 from .cards import Card
 from .count import Counted, count
 
-KEPT, GRADIENTS = "kept for the backward pass", "gradients"
+KEPT, GRADIENTS, CONTEXT = "kept for the backward pass", "gradients", "context"
 OVERHEAD_GB = 1.0  # the CUDA context, cuBLAS and the allocator's rounding
 
 
@@ -127,7 +127,7 @@ def _memory(planned: Planned, counted: Counted, devices: int, sharded: int, prec
         parts["gathered blocks"] = 2 * counted.largest_block * share
     elif devices > 1:
         parts["buckets"] = float(trained)
-    parts["context"] = OVERHEAD_GB * 1e9
+    parts[CONTEXT] = OVERHEAD_GB * 1e9
     return {name: size for name, size in parts.items() if size}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...datamodules.files import write_json
 from ...registry import Notice
+from .redaction import redact
 
 SCHEMA_VERSION = 1
 MOST_NOTICES = 20
@@ -18,7 +19,7 @@ MOST_NOTICES = 20
 
 def add_note(folder: Path, text: str) -> bool:
     """Note a sentence in a stage's folder; returns whether it is a new one."""
-    notes = read_notes(folder)
+    notes, text = read_notes(folder), redact(text)
     if text in notes:
         return False
     write_json(folder / "notes.json", {"schema_version": SCHEMA_VERSION, "notes": [*notes, text]})

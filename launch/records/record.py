@@ -22,6 +22,7 @@ from ..config.experiment import Experiment
 from ..stages.estimate import memory_gb
 from ..stages.run_folder import RunFolder, now
 from .notes import read_notes
+from .redaction import redact
 
 SCHEMA_VERSION = 1
 _ANEW = "The same `fulgurite run` command as before writes it anew."
@@ -64,7 +65,7 @@ def write_record(
         "machine": machine(gpus=not running),
         "versions": versions(),
     }
-    write_json(run.path / "record.json", finite(record))
+    write_json(run.path / "record.json", redact(finite(record)))
 
 
 def write_resolved(run: RunFolder, experiment: Experiment) -> None:
@@ -72,7 +73,8 @@ def write_resolved(run: RunFolder, experiment: Experiment) -> None:
     resolved = {
         s.name: {"verb": s.verb, "command": s.command, "settings": s.settings.to_dict()} for s in experiment.stages
     }
-    write_json(run.path / "resolved.json", {"schema_version": 1, "experiment": experiment.name, "stages": resolved})
+    content = {"schema_version": 1, "experiment": experiment.name, "stages": resolved}
+    write_json(run.path / "resolved.json", redact(content))
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ...datamodules.files import atomic_write
 from ..stages.estimate import duration, took
 from .metrics_csv import read_metrics
 from .record import stage_results
+from .redaction import redact
 
 
 def write_report(run_dir: Path) -> Path:
@@ -22,7 +23,7 @@ def write_report(run_dir: Path) -> Path:
     parts.append(_published(record))
     parts.append(_surroundings(record))
     with atomic_write(run_dir / "report.md") as temporary:
-        text = "\n\n".join(p for p in parts if p) + "\n"
+        text = redact("\n\n".join(p for p in parts if p) + "\n")
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name's bytes that are no text
     return run_dir / "report.md"
 

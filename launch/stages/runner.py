@@ -32,6 +32,7 @@ from ..config.experiment import Experiment, Stage
 from ..config.settings import Settings
 from ..records.notes import drop_notes, noting
 from ..records.record import git_state, is_readable, read_record, read_resolved, write_record, write_resolved
+from ..records.redaction import redact
 from ..records.report import write_report
 from .placeholders import expand
 from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
@@ -174,7 +175,7 @@ def _run_stage(
     except BaseException as error:
         entry["state"] = "stopped" if is_stop(error) else "failed"
         if entry["state"] == "failed":
-            entry["error"] = str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-8)
+            entry["error"] = redact(str(error) if isinstance(error, UserError) else traceback.format_exc(limit=-8))
         with contextlib.suppress(OSError):  # on a full disk the first error counts; the record's writer notes it
             end()
         raise

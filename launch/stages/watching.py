@@ -22,6 +22,7 @@ from ...registry import UserError
 from ..records.metrics_csv import last_metrics
 from ..records.progress import read_progress
 from ..records.record import read_record
+from ..records.redaction import HIDDEN
 from ..records.tables import print_table
 from .estimate import duration
 from .run_folder import RunFolder, all_runs
@@ -176,6 +177,10 @@ def resume(run: RunFolder) -> int:
     words = shlex.split(str(read_record(run.path).get("command") or ""))
     if words[:2] != ["fulgurite", "run"]:
         raise UserError(f"{run.path}: it was not begun by `fulgurite run`\nCall what began it again; it goes on.")
+    if any(HIDDEN in word for word in words):
+        raise UserError(
+            f"{run.path}: its command held a secret, which is written down nowhere\nGive the command again."
+        )
     words = [w for w in words[1:] if w != "--new"]
     folder = run.state.get("process", {}).get("cwd") or os.getcwd()
     if not os.path.isdir(folder):

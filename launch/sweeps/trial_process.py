@@ -60,7 +60,8 @@ class TrialProcess:
         self.trial = place.save(replace(trial, state="running", begun=trial.begun or now("milliseconds")))
         self.log = place.folder / "logs" / f"{trial.id}.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}  # a trial may start its own Ray
+        # a trial may start its own Ray, and has a W&B service of its own, as W&B's agent sees to as well
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "WANDB_SERVICE"}
         environment.setdefault("OMP_NUM_THREADS", str(num_threads))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -70,9 +71,8 @@ class TrialProcess:
             )  # fmt: skip
 
     def _wait_for_an_orphan(self) -> None:
-        """A sweep that was killed may have left this trial's process, which is being told to stop."""
-        end = time.monotonic() + GRACE_S
-        while (run := find_run(self.place.root, self.experiment)) and run.is_locked() and time.monotonic() < end:
+        """A sweep that was killed may have left this trial's process: it stops soon (on Linux), or runs to its end."""
+        while (run := find_run(self.place.root, self.experiment)) and run.is_locked():
             time.sleep(POLL_S)
 
     def values(self) -> Iterator[list[float]]:

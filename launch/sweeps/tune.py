@@ -39,6 +39,7 @@ def run_on_tune(place: Place, trials: Sequence[Trial], agents: int) -> list[Tria
 
     Raises:
         UserError: if a package of the extra `sweep` is missing.
+        KeyboardInterrupt: after Ctrl-C, once the trials have stopped in good order.
     """
     os.environ.update(QUIET)
     try:
@@ -76,7 +77,10 @@ def run_on_tune(place: Place, trials: Sequence[Trial], agents: int) -> list[Tria
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()  # fmt: skip
-    return place.all() if sweep.method == "bayes" else [place.load(t) for t in trials]
+    found = place.all() if sweep.method == "bayes" else [place.load(t) for t in trials]
+    if any(t.state not in ENDED for t in found):
+        raise KeyboardInterrupt  # Tune takes Ctrl-C for the end of the search
+    return found
 
 
 def _asha(sweep: Sweep) -> Any:

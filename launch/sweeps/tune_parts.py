@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from filelock import FileLock
 from ray import tune
 from rich.console import Console
 
@@ -33,7 +34,11 @@ class TrialSteps(tune.Trainable):
             agents: trials at once, among which the cores are divided.
         """
         self.place = place
-        self.trial = place.load(trial_of(place.sweep, listed, config))
+        wanted = trial_of(place.sweep, listed, config)
+        # a search may propose the same values twice at a time: the second one waits, and is told what the first found
+        self.lock = FileLock(place.file(wanted).with_suffix(".lock"))
+        self.lock.acquire()
+        self.trial = place.load(wanted)
         self.process: TrialProcess | None = None
         self.told = 0
         if self.trial.state in ENDED:
@@ -71,6 +76,7 @@ class TrialSteps(tune.Trainable):
         """Stop the process, if it has not ended."""
         if self.process is not None:
             self.process.stop()
+        self.lock.release()
 
 
 class Watcher(tune.Callback):

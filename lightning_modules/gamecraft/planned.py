@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,9 +13,13 @@ from ..planned import PLANNERS, Planned, total_batches
 from .conditions import PIXELS
 from .module import build_transformer, flow_loss
 from .transformer import GameCraftTransformer
-from .vae import CLIP_LATENTS
+from .vae import CLIP_LATENTS, GameplayVAE
 
 PUBLISHED_SIZE = (704, 1216)
+PUBLISHED_VAE: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "norm_num_groups": 32,
+    "decoder_block_out_channels": None,
+}  # fmt: skip
 TEXT_TOKENS = 256  # HunyuanVideo's longest caption
 SHORT_TEXT_TOKENS = 32
 
@@ -64,7 +69,7 @@ def _plan(
             said,
             "Every sample has a clip of 33 frames as its history (some have one frame, or two clips).",
             f"Captions have {length} tokens.",
-            "The autoencoder and the text encoders, which may run in each step, are not counted.",
+            "What the autoencoder and the text encoders do in a step is not counted, nor what they keep for it.",
         ),
     )  # fmt: skip
 
@@ -85,4 +90,25 @@ def plan_sharded(
     """The same at the published size, blocks checkpointed."""
     network = build_transformer(model["transformer"], None, "add")
     network.enable_gradient_checkpointing()
-    return _plan(network, data, trainer, stages, long_text=True)
+    frozen: list[nn.Module] = []
+    if model["text"] is not None:
+        frozen.append(_text_encoder())
+    if model["vae"] is not None:
+        frozen.append(GameplayVAE(**PUBLISHED_VAE))
+    return replace(_plan(network, data, trainer, stages, long_text=True), frozen=tuple(frozen))
+
+
+def _text_encoder() -> nn.Module:
+    """LLaVA's Llama of 8 billion parameters in bfloat16, which writes HunyuanVideo's captions; CLIP is small."""
+    from transformers import LlamaConfig, LlamaModel
+
+    shape = LlamaConfig(
+        vocab_size=128320, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=8,
+    )  # fmt: skip
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        return LlamaModel(shape)
+    finally:
+        torch.set_default_dtype(before)

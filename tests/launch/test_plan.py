@@ -116,6 +116,9 @@ def test_gamecraft_at_the_published_size_is_thirteen_billion_and_fits_the_cards_
     found = _plan("gamecraft/paper", "teacher")
     assert isinstance(found, StagePlan) and found.counted.trained == pytest.approx(12.82e9, rel=0.005)
     assert found.sharded == 8 and found.planned.blocks
+    assert found.counted.frozen == pytest.approx(
+        7.5e9 + 0.25e9, rel=0.03
+    )  # Llama 3 without its last layer, and the VAE
     assert found.peak_bytes < CARDS["h200"].memory_gb * 1e9  # the file asks for 141 GB
 
 

@@ -257,6 +257,7 @@ def kill_and_go_on(file: Path, environment: dict[str, str], num_trials: int, num
     printed = end_sweep(file, 2, environment)
     assert_each_ran_once(root, num_trials, interrupted=2)
     assert all(r.state == done[r.path.name] for r in runs_of(root) if r.path.name in done)
+    assert all(list(r.path.glob("wandb/offline-run-*/*.wandb")) for r in runs_of(root))
     assert "on Ray Tune" in printed and "best: val/accuracy" in printed
     return printed
 

@@ -103,6 +103,10 @@ def test_resume_gives_the_recorded_command_in_its_folder_without_new(under_way, 
     (under_way.path / "record.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="not begun by `fulgurite run`"):
         resume(under_way)
+    record["command"] = "fulgurite run hello --model.api_key ***"
+    (under_way.path / "record.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="held a secret"):
+        resume(under_way)
     with under_way.lock(), pytest.raises(UserError, match="is under way"):
         resume(under_way)
     finished = next(r for r in all_runs(under_way.path.parents[1]) if r.finished)

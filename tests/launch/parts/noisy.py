@@ -47,6 +47,18 @@ class NoisyModule(HelloModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class LeakyModule(HelloModule):
+    """Is given secrets, and may tell them all in an error."""
+
+    def __init__(self, source: str, api_key: str, fails: bool = False) -> None:
+        super().__init__(4)
+        self.source, self.api_key, self.fails = source, api_key, fails
+
+    def on_train_start(self) -> None:
+        if self.fails:
+            raise RuntimeError(f"can't reach {self.source} with {os.environ['HF_TOKEN']} and api_key={self.api_key}")
+
+
 class PlateauModule(NoisyModule):
     """Its learning rate falls whenever a validation brings nothing new."""
 
