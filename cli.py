@@ -22,7 +22,8 @@ where from:    fulgurite explain hello trainer.max_epochs
 """
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
-SETTING_VERBS = ("run", "explain", "fetch")  # they take any setting, --key VALUE
+RUN_ACTIONS = ["list", "watch", "show", "stop", "resume", "compare", "clean"]
+SETTING_VERBS = ("run", "explain", "fetch", "plan")  # they take any setting, --key VALUE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,14 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stop.code != 143 and type(stop).__name__ != "SIGTERMException":  # Lightning's own carries no status
             raise
         print(f"fulgurite: stopped by SIGTERM{_goes_on(arguments)}", file=sys.stderr)
-        return 143
+        return 0 if os.environ.get("WANDB_SWEEP_ID") else 143  # its agent takes any other status for a failed trial
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
 
 
 def _goes_on(arguments: list[str]) -> str:
-    return "; the same command goes on where it stopped" if arguments[:1] == ["run"] else ""
+    return "; the same command goes on where it stopped" if arguments[:1] in (["run"], ["sweep"]) else ""
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -266,11 +267,35 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
             ],
         ),
         "runs": (
-            "Past runs: list, show RUN, compare A B, clean (unfinished ones).",
+            "What is under way (watch), past runs (list), show RUN, stop RUN, resume RUN, compare A B, clean.",
             [
-                (("action",), {"choices": ["list", "show", "compare", "clean"], "nargs": "?", "default": "list"}),
+                (("action",), {"choices": RUN_ACTIONS, "nargs": "?", "help": "watch where something runs, else list"}),
                 (("names",), {"nargs": "*", "metavar": "RUN", "help": "run folders, or the last part of their names"}),
                 output,
+            ],
+        ),
+        "sweep": (
+            "Run a W&B sweep file over an experiment: with W&B where there is a key, else here; again to go on.",
+            [
+                (("file",), {"help": "the sweep's YAML file, or its name under experiments/sweeps/"}),
+                output,
+                (("--new",), {"action": "store_true", "help": "start afresh even if the same sweep exists"}),
+                (("--agents",), {"type": int, "default": 1, "metavar": "N", "help": "trials at once (default: 1)"}),
+            ],
+        ),
+        "plan": (
+            "What an experiment's training would take on a card: parameters, memory, work, hours. Any setting.",
+            [
+                experiment,
+                config,
+                (
+                    ("--card",),
+                    {"default": "h100", "metavar": "NAME", "help": "h100, h200, b200, a100, … (default: h100)"},
+                ),
+                (
+                    ("--utilisation",),
+                    {"type": float, "default": 0.35, "metavar": "SHARE", "help": "of the card's peak (default: 0.35)"},
+                ),
             ],
         ),
         "results": (

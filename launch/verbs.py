@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import re
 import shlex
 import sys
@@ -23,21 +24,13 @@ def run(options: argparse.Namespace) -> int:
     flags, files = parse_flags(options.settings), _config_files(options.config)
     seeds = _seeds(options.seeds)
     experiment = resolve(options.experiment, flags, files)
-    for flag in ("entity", "group", "tags") if not options.wandb else ():
-        if getattr(options, f"wandb_{flag}"):
-            raise UserError(f"--wandb-{flag} without --wandb\nAdd --wandb PROJECT, which turns the logging on.")
-    wandb = {
-        "project": options.wandb,
-        "entity": options.wandb_entity,
-        "group": options.wandb_group,
-        "tags": options.wandb_tags,
-    }
+    wandb = _wandb(options)
     max_time_s = _seconds(options.max_time)
 
     from .stages.runner import RunOptions, run_experiment
 
     command = shlex.join(["fulgurite", *sys.argv[1:]])
-    run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb if options.wandb else None, command)
+    run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb, command)
     if seeds:
         from .stages.seeds import run_seeds
 
@@ -46,6 +39,23 @@ def run(options: argparse.Namespace) -> int:
     from .stages.past_runs import print_outcome
 
     return print_outcome(folder.path)
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """`fulgurite sweep`: many runs of one experiment, by a W&B sweep file."""
+    if options.agents < 1:
+        raise UserError(f"--agents {options.agents}: at least one trial runs at a time")
+
+    from .sweeps.run_sweep import run_sweep
+
+    return run_sweep(options.file, Path(options.output), options.new, options.agents)
+
+
+def plan(options: argparse.Namespace) -> None:
+    """`fulgurite plan`: what an experiment would take on a card."""
+    from .plan.report import print_plan
+
+    print_plan(options, _config_files(options.config))
 
 
 def list_names(options: argparse.Namespace) -> None:
@@ -102,12 +112,22 @@ def cache(options: argparse.Namespace) -> None:
     clean_cache(options.names) if options.action == "clean" else print_cache()
 
 
-def runs(options: argparse.Namespace) -> None:
-    """`fulgurite runs list|show|compare|clean`."""
+def runs(options: argparse.Namespace) -> int:
+    """`fulgurite runs watch|list|show|stop|resume|compare|clean`."""
     from .stages import past_runs as past
+    from .stages.watching import is_anything_under_way, resume, stop, watch
 
-    root = Path(options.output)
-    if options.action == "show":
+    root, live = Path(options.output), sys.stdout.isatty()
+    if options.action == "watch" or (options.action is None and live and is_anything_under_way(root)):
+        watch(root, live)
+    elif options.action in ("stop", "resume"):
+        if len(options.names) != 1:
+            raise UserError(f"{options.action} takes one run\nfulgurite runs list   shows them")
+        run = past.find_run(root, options.names[0])
+        if options.action == "resume":
+            return resume(run)
+        stop(run)
+    elif options.action == "show":
         past.show(root, options.names)
     elif options.action == "compare":
         past.compare(root, options.names)
@@ -115,6 +135,7 @@ def runs(options: argparse.Namespace) -> None:
         past.clean(root, options.names)
     else:
         past.print_runs(root)
+    return 0
 
 
 def results(options: argparse.Namespace) -> None:
@@ -232,6 +253,20 @@ def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
         if not equals and rest and not rest[0].startswith("--"):
             target.append(rest.pop(0))
     return ours, stock
+
+
+def _wandb(options: argparse.Namespace) -> dict[str, str | None] | None:
+    """Where to log to W&B, if anywhere; a trial that `wandb agent` has started logs to its sweep without being asked.
+
+    Raises:
+        UserError: for a detail without the switch.
+    """
+    details = {name: getattr(options, f"wandb_{name}") for name in ("entity", "group", "tags")}
+    of_agent = bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
+    for name, value in details.items():
+        if value and not options.wandb:
+            raise UserError(f"--wandb-{name} without --wandb\nAdd --wandb PROJECT, which turns the logging on.")
+    return {"project": options.wandb, **details} if options.wandb or of_agent else None
 
 
 def _config_files(names: list[str]) -> list[Path]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ARTIFACT = "artifact:"
 ID_FILE = "wandb_id"
+SWEEP_VARIABLE, RUN_VARIABLE = "WANDB_SWEEP_ID", "WANDB_RUN_ID"  # set by `wandb agent` for each trial
 FILMS = (".mp4", ".webm", ".gif")
 
 
@@ -45,7 +46,8 @@ def wandb_logger(
 
     given = _arguments(folder, project, entity, group, tags)
     upload = f"; wandb sync {folder.parent}/wandb   uploads it" if given["mode"] == "offline" else ""
-    print(f"W&B: project {project}, run {given['id']}, {given['mode']}{upload}", file=sys.stderr)
+    whose = f"project {project}" if project else "the sweep's project"
+    print(f"W&B: {whose}, run {given['id']}, {given['mode']}{upload}", file=sys.stderr)
     logger = WandbLogger(**given)
     logger._wandb_init.pop("anonymous", None)  # wandb warns of it, whatever its value
     return logger
@@ -61,12 +63,18 @@ def open_run(folder: Path, **options: str | None) -> Iterator[wandb.Run]:
         yield run
 
 
+def in_sweep() -> bool:
+    """Whether `wandb agent` has started this process as a trial of a sweep on W&B's server."""
+    return bool(os.environ.get(SWEEP_VARIABLE) and os.environ.get(RUN_VARIABLE))
+
+
 def run_id(run_dir: Path) -> str:
-    """The W&B id of a run folder, made when first asked for."""
+    """The W&B id of a run folder, made when first asked for; in a sweep, the one that the server gave the trial."""
     file = run_dir / ID_FILE
-    if not file.is_file():
+    given = os.environ[RUN_VARIABLE] if in_sweep() else None
+    if given or not file.is_file():
         with atomic_write(file) as temporary:
-            temporary.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+            temporary.write_text((given or secrets.token_hex(4)) + "\n", encoding="utf-8")
     return file.read_text(encoding="utf-8").strip()
 
 
@@ -91,6 +99,12 @@ def log_settings(run: wandb.Run, folder: Path, settings: dict[str, Any]) -> None
     from .records.record import git_state, versions
 
     run.config.update({folder.name: settings, "git": git_state(), "versions": versions()}, allow_val_change=True)
+
+
+def log_finished(run_dir: Path, metrics: dict[str, float | None], options: dict[str, Any]) -> None:
+    """Give the metrics of a run that was finished before to the trial of a sweep that asks for the same settings."""
+    with open_run(run_dir / "sweep", **options) as run:
+        run.log({name: value for name, value in metrics.items() if value is not None})
 
 
 def log_stage(run: wandb.Run, folder: Path) -> None:
@@ -165,9 +179,10 @@ def _arguments(
     import wandb
 
     run_dir = folder.parent
+    # a trial's project and entity are the sweep's; wandb warns of any that are given, so none are
+    whose = {} if in_sweep() else {"project": project, "entity": entity}
     return {
-        "project": project,
-        "entity": entity,
+        **whose,
         "group": group,
         "tags": [t.strip() for t in tags.split(",") if t.strip()] if tags else None,
         "name": f"{run_dir.parent.name}/{run_dir.name}",

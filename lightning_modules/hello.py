@@ -6,6 +6,8 @@ A model and its data are a LightningModule and a LightningDataModule with a regi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import OptimizerCallable
@@ -15,6 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ..datamodules.draws import DrawLoader, Shuffled
 from ..registry import DATAMODULES, MODELS
+from .planned import PLANNERS, Planned, total_batches
 
 
 @DATAMODULES.register("digits")
@@ -90,3 +93,16 @@ class HelloModule(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser of the configuration."""
         return self.optimizer(self.parameters())
+
+
+@PLANNERS.register("hello")
+def plan_hello(model: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any], stages: dict[str, Any]) -> Planned:
+    """What a step of this does, for `fulgurite plan`."""
+    module = HelloModule(model["width"])
+    size = int(data["batch_size"])
+    x, y = torch.randn(size, 1, 8, 8), torch.zeros(size, dtype=torch.int64)
+
+    def loss() -> Tensor:
+        return nn.functional.cross_entropy(module.net(x), y)
+
+    return Planned(module, loss, size, "pictures", 1, total_batches(data, trainer))

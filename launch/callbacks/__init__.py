@@ -5,7 +5,8 @@ from __future__ import annotations
 from .epoch_metrics import EpochMetrics
 from .metrics_file import MetricsFile
 from .progress import LineProgress
+from .progress_file import ProgressFile
 from .random_state import RandomState
 from .resume_point import OutOfTime, ResumePoint
 
-__all__ = ["EpochMetrics", "LineProgress", "MetricsFile", "OutOfTime", "RandomState", "ResumePoint"]
+__all__ = ["EpochMetrics", "LineProgress", "MetricsFile", "OutOfTime", "ProgressFile", "RandomState", "ResumePoint"]

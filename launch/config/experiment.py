@@ -31,6 +31,7 @@ META_KEYS = ("base", "title", "paper", "published", "headline", "estimate", "sou
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
 LIGHTNING_KEYS = ("seed_everything", "trainer", "model", "data", "ckpt_path", "runner", "rllib")
 MAX_SEED = 2**32 - 1  # what numpy takes
+_BARE = re.compile(r"(\w+(\.\w+)+|seed_everything|model|data|trainer)=")
 STAGE_KEYS = ("name", "verb", "experiment", "command", "overrides")
 
 
@@ -136,7 +137,8 @@ def chain(file: Path, _below: tuple[Path, ...] = (), _asked_by: str = "") -> lis
 
 
 def parse_flags(arguments: Sequence[str]) -> list[tuple[Path_, Leaf]]:
-    """`--a.b 1 --c=x` as leaves whose origin is the flag.
+    """`--a.b 1 --c=x` as leaves whose origin is the flag; also `a.b=1` and `{"a.b": 1}`, which W&B's agent writes for
+    `${args_no_hyphens}` and `${args_json}`.
 
     Raises:
         UserError: for anything that is no `--key value`.
@@ -145,6 +147,11 @@ def parse_flags(arguments: Sequence[str]) -> list[tuple[Path_, Leaf]]:
     rest = list(arguments)
     while rest:
         flag = rest.pop(0)
+        if flag.startswith("{") and isinstance(several := parse_value(flag), dict):
+            layer += _flatten(several, lambda path: f"--{'.'.join(path)}")
+            continue
+        if _BARE.match(flag):
+            flag = f"--{flag}"
         if not flag.startswith("--") or len(flag) == 2:
             raise UserError(f"'{flag}' is no setting\nA setting is written --key value, such as --trainer.max_steps 5.")
         key, equals, value = flag[2:].partition("=")

@@ -5,6 +5,9 @@ A `Settings` maps a path such as `("model", "init_args", "lr")` to a `Leaf`. Lis
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,7 +57,15 @@ _LineLoader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> Any:
-    """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None."""
+    """A flag's value, read as YAML: `5` is a number, `[1, 2]` a list, `null` None. So is `None`, and lists and mappings
+    may stand as JSON or as Python shows them: W&B's agent writes a sweep's values so.
+    """
+    if text == "None":
+        return None
+    if text[:1] in ("{", "["):
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                return read(text)
     try:
         return yaml.load(text, Loader=_LineLoader)
     except (yaml.YAMLError, ValueError, RecursionError):

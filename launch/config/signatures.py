@@ -195,12 +195,27 @@ def is_a(dotted: str, wanted: str, depth: int = 8) -> bool | None:
         return False
     if found.node.name == wanted:
         return True
-    tree = _parse(found.file)
-    known = _imports(tree, found.module, found.file) if tree else {}
     answers: list[bool | None] = []
-    for base in found.node.bases:
-        head, _, rest = ast.unparse(base).partition("[")[0].partition(".")
-        path = known.get(head, f"{found.module}.{head}") + (f".{rest}" if rest else "")
+    for path in _bases(found):
         plain = path.rpartition(".")[2] in ("object", "ABC", "Generic", "Protocol")
         answers.append(False if plain else is_a(path, wanted, depth - 1))
     return True if True in answers else None if None in answers else False
+
+
+def lineage(dotted: str, depth: int = 8) -> list[Definition]:
+    """The class behind a dotted path and all its bases whose source text is found, itself first."""
+    found = locate(dotted)
+    if found is None or not depth or not isinstance(found.node, ast.ClassDef):
+        return []
+    return [found, *(d for path in _bases(found) for d in lineage(path, depth - 1))]
+
+
+def _bases(found: Definition) -> list[str]:
+    """Dotted paths of a class's bases."""
+    tree = _parse(found.file)
+    known = _imports(tree, found.module, found.file) if tree else {}
+    paths = []
+    for base in found.node.bases if isinstance(found.node, ast.ClassDef) else ():
+        head, _, rest = ast.unparse(base).partition("[")[0].partition(".")
+        paths.append(known.get(head, f"{found.module}.{head}") + (f".{rest}" if rest else ""))
+    return paths

@@ -1,4 +1,4 @@
-"""Ray for the time of one stage: small, local, and gone at the end whatever happens."""
+"""Ray for the time of one stage or sweep: small, local, and gone at the end whatever happens."""
 
 from __future__ import annotations
 
@@ -24,12 +24,20 @@ QUIET = {
 
 @contextlib.contextmanager
 def ray_session(settings: RllibSettings) -> Iterator[None]:
-    """Start Ray on this machine, without a dashboard, for as many processes as asked for; stop it when left.
+    """Start Ray on this machine for as many processes as a stage asks for; stop it when left."""
+    with local_ray(settings.num_env_runners + settings.num_learners + 1, settings.object_store_mb):
+        yield
+
+
+@contextlib.contextmanager
+def local_ray(num_cpus: int, object_store_mb: int) -> Iterator[None]:
+    """Start Ray on this machine, without a dashboard; stop it when left.
 
     Ray's processes are the run's children: where the run itself is killed, the system ends them.
 
     Args:
-        settings: of the stage.
+        num_cpus: processes that may ask for one each.
+        object_store_mb: memory for what they share.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -43,8 +51,8 @@ def ray_session(settings: RllibSettings) -> Iterator[None]:
     try:
         ray.init(
             address="local",  # else RAY_ADDRESS, where it is set, would name a cluster
-            num_cpus=settings.num_env_runners + settings.num_learners + 1, include_dashboard=False, _temp_dir=folder,
-            object_store_memory=settings.object_store_mb * 10**6, logging_level=logging.ERROR, log_to_driver=False,
+            num_cpus=num_cpus, include_dashboard=False, _temp_dir=folder, object_store_memory=object_store_mb * 10**6,
+            logging_level=logging.ERROR, log_to_driver=False,
         )  # fmt: skip
         with contextlib.suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own there, with another exit status

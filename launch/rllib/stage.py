@@ -14,6 +14,7 @@ from ...datamodules.files import write_json
 from ...registry import UserError
 from ..config.settings import Settings
 from ..lightning import build
+from ..records.progress import write_progress
 from ..stages.termination import EXIT_STATUS
 from .checkpoints import newest, save
 from .metrics import IterationProgress, MetricsLog
@@ -86,13 +87,15 @@ def _train(
     if found is not None:
         algorithm.restore_from_path(str(found.resolve()))
     log = MetricsLog(folder / "metrics.csv", int(algorithm.iteration))
-    saved, ended = int(algorithm.iteration), how.is_enough(log.last)
+    saved = first = int(algorithm.iteration)
+    ended, begun = how.is_enough(log.last), time.monotonic()
     with IterationProgress(saved, how.iterations) as progress, _Stops() as stops:
         while algorithm.iteration < how.iterations and not ended:
             values = model.rllib_metrics(algorithm.train())
             iteration = int(algorithm.iteration)
             log.append(iteration, values)
             progress.show(iteration, values)
+            write_progress(folder, iteration, how.iterations, (iteration - first) / (time.monotonic() - begun))
             if run is not None:
                 run.log(values, step=iteration)
             over = stops.asked or (stop_at is not None and time.time() >= stop_at)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from ...datamodules.files import write_json
 from ...registry import UserError
-from ..callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, RandomState, ResumePoint
+from ..callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, ProgressFile, RandomState, ResumePoint
 from ..config.refusals import refusals
 from ..config.settings import Settings
 from ..lightning import Built, build
@@ -27,7 +27,14 @@ def default_callbacks(folder: Path, stop_at: float | None = None) -> list[Any]:
     resume_point = ResumePoint()
     resume_point.folder, resume_point.stop_at = folder / "checkpoints", stop_at
     log = [] if sys.stderr.isatty() else [LineProgress()]
-    return [RandomState(), EpochMetrics(), MetricsFile(folder / "metrics.csv"), *log, resume_point]
+    return [
+        RandomState(),
+        EpochMetrics(),
+        MetricsFile(folder / "metrics.csv"),
+        ProgressFile(folder),
+        *log,
+        resume_point,
+    ]
 
 
 def run_lightning_stage(

@@ -38,6 +38,7 @@ from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
 from .reuse import files_of, lost
 from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
 from .termination import Termination, is_stop, stop_of
+from .watching import here
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -69,12 +70,15 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
         told = run.finished and is_readable(read_record, run.path) and read_record(run.path)["status"] == "done"
         error: BaseException | None = None
         try:
+            if not run.finished:
+                run.state["process"] = here()
+                run.save()
             if not told or not is_readable(read_resolved, run.path):
                 write_resolved(run, experiment)
             if not told:
                 write_record(run, experiment, options.command, None, running=True)
             elif options.wandb is not None:
-                console.print("this run is finished, so nothing is logged to W&B; --new runs it afresh")
+                _tell_wandb(run, options.wandb)
             _announce(experiment, run)
             for stage in experiment.stages:
                 if run.stage(stage.name)["state"] == "done":
@@ -101,6 +105,16 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
                     write_record(run, experiment, options.command, None if error and is_stop(error) else error)
                     write_report(run.path)
     return run
+
+
+def _tell_wandb(run: RunFolder, options: dict[str, Any]) -> None:
+    """A run that is finished has nothing more to log; but W&B's sweep waits for the metrics of its trial."""
+    from ..wandb import in_sweep, log_finished
+
+    if in_sweep():
+        log_finished(run.path, read_record(run.path)["metrics"], options)
+    else:
+        console.print("this run is finished, so nothing is logged to W&B; --new runs it afresh")
 
 
 @contextlib.contextmanager

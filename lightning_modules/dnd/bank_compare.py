@@ -60,7 +60,7 @@ def compare(
 
     from ...datamodules.dnd.snapshots import SnapshotStore, read_adapter
     from ...datamodules.dnd.tasks import load_task
-    from .bank_report import bank_results, given_back
+    from .bank_report import bank_results, coverage_told, given_back
     from .batched_lora import BatchedLoRA
     from .generator import TrainedGenerator
     from .mix import TrainedMixer
@@ -125,10 +125,11 @@ def compare(
     ]
     names = [n for m in made for n in (m, f"{m}, {AVERAGED}") if n in both[0]]
     results = bank_results(both[0], both[1], test, val, names, kinds)
-    back = given_back(known, list(made))
-    for part in ("statements", "tables"):
-        results[part] += back[part]
-    results["metrics"] |= back["metrics"]
+    covered = coverage_told(both[0], {name: scores[name]["cosine"] for name in [*test, *val]}, names[0])
+    for more in (covered, given_back(known, list(made))):
+        for part in ("statements", "tables"):
+            results[part] += more.get(part, [])
+        results["metrics"] |= more["metrics"]
     write_json(out / "results.json", {"schema_version": 1, **results})
 
 

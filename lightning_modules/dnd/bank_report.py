@@ -144,3 +144,36 @@ def given_back(known: Mapping[str, Mapping[str, float]], variants: Sequence[str]
     rows = [[t, *(s[m] for m in columns[1:])] for t, s in known.items()]
     table = {"title": "Training tasks, prompts never seen", "columns": columns, "rows": rows, "note": ""}
     return {"statements": [text], "tables": [table], "metrics": {f"test/given_back/{v}": s for v, s in shares.items()}}
+
+
+def coverage_told(choice: Scores, cosines: Mapping[str, float], method: str, seed: int = 0) -> dict[str, Any]:
+    """How well coverage (the cosine with the nearest training task) predicts what a method gains over the base.
+
+    Args:
+        choice: method -> task -> scores, as for `bank_results`.
+        cosines: held-out task -> cosine.
+        method: whose gain.
+        seed: of the bootstrap over tasks.
+
+    Returns:
+        A statement and a metric, Spearman's rank correlation; none for fewer than three tasks.
+    """
+    from scipy.stats import spearmanr
+
+    tasks = list(cosines)
+    if len(tasks) < 3:
+        return {"statements": [], "metrics": {}}
+    cosine_U = numpy.array([cosines[t] for t in tasks])
+    gain_U = numpy.array([numpy.mean(choice[method][t]) - numpy.mean(choice["base"][t]) for t in tasks])
+    rng = numpy.random.default_rng(seed)
+    drawn_SU = rng.integers(len(tasks), size=(SAMPLES, len(tasks)))
+    varied = [row_U for row_U in drawn_SU if numpy.ptp(cosine_U[row_U]) > 0 and numpy.ptp(gain_U[row_U]) > 0]
+    if not varied or numpy.ptp(gain_U) == 0:
+        return {"statements": [], "metrics": {}}
+    found = float(spearmanr(cosine_U, gain_U).statistic)
+    low, high = numpy.percentile([spearmanr(cosine_U[row_U], gain_U[row_U]).statistic for row_U in varied], [2.5, 97.5])
+    text = (
+        f"Coverage against the gain of `{method}` over the base model on {len(tasks)} held-out tasks: rank correlation "
+        f"{found:+.2f} ({low:+.2f} to {high:+.2f})."
+    )
+    return {"statements": [text], "metrics": {"test/coverage_rank_correlation": found}}

@@ -105,7 +105,7 @@ class ChunkTraining(AveragedTraining):
         """Token states, mask and pooled vectors on the device."""
         return self._states(self.captions, captions, self.device)
 
-    def graphed(self, loss: Callable[..., Any], *networks: torch.nn.Module) -> Callable[..., Any]:
+    def graphed(self, loss: Callable[..., Tensor], *networks: GameCraftTransformer) -> Callable[..., Tensor]:
         """`loss(*networks, *inputs)` as a function of the inputs: as CUDA graphs where compiling is asked for."""
         if self._compile and self.device.type == "cuda" and self.trainer.world_size == 1:
             return GraphedLoss(loss, *networks)
@@ -201,7 +201,6 @@ def predict(
     rays_BFPYX: Tensor,
     captions: tuple[Tensor, ...],
     w_B: Tensor | None = None,
-    taps: list[Tensor] | None = None,
 ) -> Tensor:
     """Velocity [B, C, T, H, W] float32 of the chunk alone: what stands at the history's positions is left out.
 
@@ -213,14 +212,10 @@ def predict(
         rays_BFPYX: the camera.
         captions: token states, mask and pooled vectors.
         w_B: guidance weight of a distilled network, or None.
-        taps: a list to which every block's tokens [B, N, D] are added, the history's left out.
     """
     num_history = history_BCNHW.shape[2]
     tokens = network.camera_tokens(rays_BFPYX, num_history)
     hidden = network.model_input(noisy_BCTHW, history_BCNHW)
     guidance = None if w_B is None else w_B * TIMESTEPS
-    found: list[Tensor] | None = None if taps is None else []
-    out = network(hidden, sigma_B * TIMESTEPS, *captions, camera_tokens=tokens, guidance=guidance, taps=found)
-    if taps is not None and found is not None:
-        taps += [x_BND.unflatten(1, (hidden.shape[2], -1))[:, num_history:].flatten(1, 2) for x_BND in found]
+    out = network(hidden, sigma_B * TIMESTEPS, *captions, camera_tokens=tokens, guidance=guidance)
     return out[:, :, num_history:].float()

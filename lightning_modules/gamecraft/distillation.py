@@ -1,8 +1,5 @@
 """The student as a LightningModule: phased consistency and guidance distillation (arXiv 2506.17201, section 3.5).
 
-With `adversarial_weight` a discriminator by the frozen teacher's eyes compares where the student's jump leads with real
-chunks, noised to that level (arXiv 2405.18407).
-
 Axis legend: B batch, C latent channel (16), N history latent, T chunk latent (9), H W latent size, P 6 Pluecker
 channels, Y X pixel size.
 """
@@ -22,15 +19,12 @@ from ...registry import MODELS, UserError
 from .chunk_training import ChunkTraining, fixed_noise, guided_samples, predict
 from .conditions import PIXELS, Conditions
 from .consistency import PhaseGrid, consistency_pair, guided_step, pseudo_huber
-from .discriminators import TokenDiscriminator, frozen, hinge, measured
 from .flow import interpolate, sigmas
 from .training import compile_blocks, trained, uncompiled
 from .transformer import GameCraftTransformer
 
 VAL_STEPS = 48  # of the teacher's solution that validation compares with
 VAL_CHUNKS = 32  # of each validation batch, since that takes long
-DISCRIMINATOR_LR = 4.0  # times the student's
-RAMP_STEPS = 200  # in which the adversarial weight rises from 0, since the discriminator starts knowing nothing
 
 
 @MODELS.register("gamecraft_student", paper="2506.17201")
@@ -43,9 +37,7 @@ class GameCraftStudentModule(ChunkTraining):
     the guided teacher's own solution (48 steps, the same noise), and beside it that of the teacher's `num_phases` Euler
     steps, which it has to beat.
 
-    Deviations from the PCM authors (arXiv 2405.18407): the adversarial term is off by default; with it, "real" is real
-    play at the jump's noise level and not the teacher's step, so that a student may get sharper than its teacher, both
-    sides step at once, and the term's gradient is kept at a fixed size; see `consistency` for the grid.
+    Deviation from the PCM authors (arXiv 2405.18407): no adversarial term; see `consistency` for the grid.
 
     Args:
         teacher: folder of the trained teacher.
@@ -56,10 +48,6 @@ class GameCraftStudentModule(ChunkTraining):
         max_w: guidance weights are drawn uniformly from 0 to this.
         sample_w: guidance weight of validation and of the generated chunks.
         huber_c: where the loss turns from square to absolute.
-        adversarial_weight: size of the adversarial gradient at the student's jump, beside the consistency loss's; 0 =
-            none.
-        noise_scale: factor of the noise that sampling starts with, in generated chunks and in play: below 1
-            chunks lie nearer to their mean, with less of their own invention.
         camera_lr_factor: factor of the learning rate of the camera's branch, which is trained already.
         num_samples: validation chunks to generate at the end; 0 = none.
         ema_decay: decay of the weights' moving average, which also makes the targets.
@@ -78,8 +66,6 @@ class GameCraftStudentModule(ChunkTraining):
         max_w: float = 2.0,
         sample_w: float = 1.0,
         huber_c: float = 1e-3,
-        adversarial_weight: float = 0.0,
-        noise_scale: float = 1.0,
         camera_lr_factor: float = 1.0,
         num_samples: int = 8,
         ema_decay: float = 0.95,
@@ -98,13 +84,6 @@ class GameCraftStudentModule(ChunkTraining):
         self.grid, self.shift, self.num_phases = grid, shift, num_phases
         self.max_w, self.sample_w, self.huber_c = max_w, sample_w, huber_c
         self.frozen["teacher"] = guide
-        self.adversarial_weight, self.noise_scale = adversarial_weight, noise_scale
-        self.discriminator: Any = None
-        if adversarial_weight:
-            blocks = len(guide.transformer_blocks) + len(guide.single_transformer_blocks)
-            self.discriminator = TokenDiscriminator(
-                guide.config.num_attention_heads * guide.config.attention_head_dim, blocks
-            )
         if compile:
             compile_blocks(guide, self.ema.average)
         self._val: Any = torch.nn.ModuleDict({name: MeanMetric() for name in ("student", "teacher", "w_matters")})
@@ -118,32 +97,16 @@ class GameCraftStudentModule(ChunkTraining):
         noise_BCTHW, cameras = torch.randn_like(given.x0_BCTHW), (given.intrinsics_BF33, given.c2w_BF44)
         null = given.without(self.caption_states([""])).captions
         inputs = (given.x0_BCTHW, noise_BCTHW, *levels, w_B, given.history_BCNHW, *cameras, *given.captions, *null)
-        if self.discriminator is None:
-            loss: Tensor = self._loss(*inputs)
-            self.log("train/loss", loss.detach().clone())
-        else:
-            weight = self.adversarial_weight * min(1.0, self.trainer.global_step / RAMP_STEPS)
-            loss, *parts = self._loss(torch.full((), weight, device=self.device), *inputs)
-            for name, value in zip(("loss", "discriminator", "score_real", "score_made"), parts, strict=True):
-                self.log(f"train/{name}", value.detach().clone())
+        loss: Tensor = self._loss(*inputs)
+        self.log("train/loss", loss.detach().clone())
         if self.due():
             self.log_camera(given)
         return loss
 
     @functools.cached_property
-    def _loss(self) -> Callable[..., Any]:
+    def _loss(self) -> Callable[..., Tensor]:
         networks = (self.network, self.ema.average, self.frozen["teacher"])
-        if self.discriminator is None:
-            return self.graphed(functools.partial(distillation_loss, self._rays, self.huber_c), *networks)
-        loss = functools.partial(adversarial_loss, self._rays, self.huber_c)
-        return self.graphed(loss, *networks, self.discriminator)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """The network's, and where there is a discriminator its own, at its own rate."""
-        groups = super().parameter_groups()
-        if self.discriminator is not None:
-            groups.append({"params": list(self.discriminator.parameters()), "lr_factor": DISCRIMINATOR_LR})
-        return groups
+        return self.graphed(functools.partial(distillation_loss, self._rays, self.huber_c), *networks)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Distances of the student's chunk and of as many Euler steps of the teacher from the teacher's solution."""
@@ -179,15 +142,12 @@ class GameCraftStudentModule(ChunkTraining):
 
     def generate(self, given: Conditions, noise_BCTHW: Tensor) -> Tensor:
         """The student's chunks: a step a phase, no guidance."""
-        return self._sampled(given, self.noise_scale * noise_BCTHW, self.sample_w)
+        return self._sampled(given, noise_BCTHW, self.sample_w)
 
     def sampling(self) -> dict[str, Any]:
         """The student's: a step a phase, the guidance weight as an input."""
         steps, w = self.num_phases, self.sample_w
-        return {
-            "num_inference_steps": steps, "guidance_scale": 1.0, "guidance_w": w, "shift": self.shift,
-            "noise_scale": self.noise_scale,
-        }  # fmt: skip
+        return {"num_inference_steps": steps, "guidance_scale": 1.0, "guidance_w": w, "shift": self.shift}
 
     def results(self) -> dict[str, Any]:
         """For the report: how near the student comes to its teacher, beside the teacher's own few steps."""
@@ -212,43 +172,8 @@ def distillation_loss(
     *inputs: Tensor,
 ) -> Tensor:
     """Pseudo-Huber distance of the student's jump from its target; `inputs` as for `jump`."""
-    prediction, target, _ = jump(rays, student, average, teacher, *inputs)
+    prediction, target = jump(rays, student, average, teacher, *inputs)
     return pseudo_huber(prediction, target, huber_c)
-
-
-def adversarial_loss(
-    rays: Callable[[Tensor, Tensor, int, int], Tensor],
-    huber_c: float,
-    student: GameCraftTransformer,
-    average: GameCraftTransformer,
-    teacher: GameCraftTransformer,
-    discriminator: TokenDiscriminator,
-    weight: Tensor,
-    *inputs: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The same with a discriminator: both sides' losses as one, since their gradients go to different weights.
-
-    Args:
-        rays, huber_c, student, average, teacher: as in `distillation_loss`.
-        discriminator: heads on the teacher's blocks.
-        weight: scalar; size of the adversarial gradient at the jump, beside the consistency loss's.
-        inputs: as for `jump`.
-
-    Returns:
-        The sum that is trained on, the consistency loss, the discriminator's loss, its mean scores of real and made.
-    """
-    prediction, target, rays_BFPYX = jump(rays, student, average, teacher, *inputs)
-    x0, noise, boundary_B, history, seen = inputs[0], inputs[1], inputs[4], inputs[6], inputs[9:12]
-    made: list[Tensor] = []
-    real: list[Tensor] = []
-    predict(teacher, measured(prediction, weight), boundary_B, history, rays_BFPYX, seen, taps=made)
-    with torch.no_grad():
-        predict(teacher, interpolate(x0, noise, boundary_B), boundary_B, history, rays_BFPYX, seen, taps=real)
-    consistency = pseudo_huber(prediction, target, huber_c)
-    score_real, score_made = discriminator(real), discriminator([x.detach() for x in made])
-    theirs = hinge(score_real, score_made)
-    total = consistency - frozen(discriminator, made).mean() + theirs
-    return total, consistency.detach(), theirs.detach(), score_real.mean().detach(), score_made.mean().detach()
 
 
 def jump(
@@ -266,8 +191,8 @@ def jump(
     intrinsics_BF33: Tensor,
     c2w_BF44: Tensor,
     *captions: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The student's jump, its target (`consistency`) and the camera's rays; only the student gets gradients.
+) -> tuple[Tensor, Tensor]:
+    """The student's jump and its target (`consistency`); only the student gets gradients.
 
     The teacher runs twice, with and without caption and camera: two passes of one shape compile once, together with the
     average's, and cost what one of twice the batch does. The last three of `captions` are the empty caption's.
@@ -287,7 +212,7 @@ def jump(
         stepped_BCTHW,
         (sigma_B, lower_B, boundary_B),
     )
-    return prediction, target, rays_BFPYX
+    return prediction, target
 
 
 def student_of(teacher: GameCraftTransformer) -> GameCraftTransformer:

@@ -48,14 +48,12 @@ class Sampling:
         guidance_scale: classifier-free guidance over text and camera together; 1 = off, and half the work.
         guidance_w: the w that a guidance-distilled model takes as an input; None = the model takes none.
         shift: shift of the noise levels.
-        noise_scale: factor of the noise that sampling starts with; below 1 chunks lie nearer to their mean.
     """
 
     num_inference_steps: int
     guidance_scale: float
     guidance_w: float | None
     shift: float
-    noise_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class GameCraftPipeline(DiffusionPipeline):
         camera: `shear` (ViZDoom: pitch shifts the picture) or `pinhole` (pitch rotates the camera).
         vertical_fov_deg: field of view of a pinhole camera.
         limits: what full speed means (fields of `SpeedLimits`); None = its defaults.
-        num_inference_steps, guidance_scale, guidance_w, shift, noise_scale: see `Sampling`.
+        num_inference_steps, guidance_scale, guidance_w, shift: see `Sampling`.
 
     Raises:
         ValueError: for another camera, or a size that doesn't fit.
@@ -116,7 +114,6 @@ class GameCraftPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         guidance_w: float | None = None,
         shift: float = 3.0,
-        noise_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if camera not in ("shear", "pinhole"):
@@ -134,7 +131,6 @@ class GameCraftPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             guidance_w=guidance_w,
             shift=shift,
-            noise_scale=noise_scale,
         )
         self.captions = captions or CaptionEncoder()
 
@@ -274,7 +270,7 @@ class GameCraftPipeline(DiffusionPipeline):
             "shift": shift,
         }
         chosen = {k: self.config[k] if v is None else v for k, v in given.items()}
-        sampling = Sampling(**chosen, noise_scale=self.config.noise_scale)
+        sampling = Sampling(**chosen)
         captions = self._on_device(self.captions(prompts))
         return GameState(history_BCThw, (0.0,) * size, captions, sampling, generator)
 
@@ -319,7 +315,7 @@ class GameCraftPipeline(DiffusionPipeline):
         latents_BCThw = denoise(
             self.transformer,
             state.history_BCThw,
-            sampling.noise_scale * noise_BCThw,
+            noise_BCThw,
             plucker_rays(intrinsics_BF33, c2w_BF44, *size),
             static,
             state.captions,

@@ -27,6 +27,7 @@ enemies, weapons or doors, and its pictures are not to be taken for the game's o
 
     fulgurite gamecraft play --weights {folder}
 """
+STORED = "in eight bits, a scale for each output; the numbers below were measured before that rounding"
 
 
 @COMMANDS.register("gamecraft export", paper="2506.17201")
@@ -46,7 +47,8 @@ def export(
 ) -> None:
     """Write a folder that `gamecraft play` and `GameCraftPipeline.from_pretrained` open, in files up to 15 MB.
 
-    Weights are bfloat16; with `eight_bits` the transformer's matrices are int8 with a scale a row, expanded on opening.
+    Weights are bfloat16; with `eight_bits` matrices and kernels are int8 with a scale an output, expanded on
+    opening.
 
     The numbers in its card are copied from the files in `results`, and from nowhere else.
 
@@ -61,13 +63,13 @@ def export(
         num_inference_steps: steps a chunk; default: the training's.
         guidance_scale: guidance of a teacher; default: the training's.
         guidance_w: guidance weight of a student; default: the training's.
-        eight_bits: half the transformer's bytes; other programs than this one can't open it then.
+        eight_bits: half the bytes; other programs than this one can't open it then.
         title: name in the card.
     """
     import torch
 
+    from ..eight_bits import save_eight_bits
     from .captions_encoder import CaptionEncoder
-    from .eight_bits import save_eight_bits
     from .pipeline import BANK, GameCraftPipeline
     from .transformer import GameCraftTransformer
     from .vae import GameplayVAE
@@ -97,15 +99,19 @@ def export(
     shutil.rmtree(temporary, ignore_errors=True)
     pipeline.save_pretrained(temporary, max_shard_size=SHARD)
     if eight_bits:
-        shutil.rmtree(temporary / "transformer")
-        whole = GameCraftTransformer.from_pretrained(transformer)
-        whole.register_to_config(_name_or_path="")
-        save_eight_bits(whole, temporary / "transformer")
+        for name, kind, trained in (("transformer", GameCraftTransformer, transformer), ("vae", GameplayVAE, vae)):
+            shutil.rmtree(temporary / name)
+            whole = kind.from_pretrained(trained)
+            whole.register_to_config(_name_or_path="")
+            save_eight_bits(whole, temporary / name)
     too_large = [p.name for p in temporary.rglob("*") if p.is_file() and p.stat().st_size > LARGEST_BYTES]
     if too_large:
         raise UserError(f"{out}: files above {LARGEST_BYTES // 10**6} MB: {', '.join(too_large)}")
     counts = {name: sum(p.numel() for p in getattr(pipeline, name).parameters()) for name in ("transformer", "vae")}
-    card = model_card(title, out, counts, {"height": height, "width": width, **sampling}, sections)
+    settings = {"height": height, "width": width, **sampling}
+    if eight_bits:
+        settings["stored"] = STORED
+    card = model_card(title, out, counts, settings, sections)
     with atomic_write(temporary / "README.md") as file:
         file.write_text(card, encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)

@@ -16,9 +16,9 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (pipelines
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from torch import Tensor, nn
 
+from ..eight_bits import EightBitWeights
 from .attention import set_attention
 from .camera_encoder import CameraEncoder
-from .eight_bits import EightBitWeights
 
 Injection = Literal["add", "token_concat", "channel_concat"]
 
@@ -186,7 +186,6 @@ class GameCraftTransformer(EightBitWeights, HunyuanVideoTransformer3DModel):  # 
         camera_tokens: Tensor | None = None,
         guidance: Tensor | None = None,
         return_dict: bool = False,
-        taps: list[Tensor] | None = None,
     ) -> Tensor | Transformer2DModelOutput:
         """The velocity (noise minus clean) of every latent frame; that of the history means nothing.
 
@@ -199,8 +198,6 @@ class GameCraftTransformer(EightBitWeights, HunyuanVideoTransformer3DModel):  # 
             camera_tokens: from the method of that name; None = no camera, as if the encoder answered zero.
             guidance: [B], 1000 times w = (guidance scale - 1); None leaves the embedding out.
             return_dict: wrap the result as diffusers does.
-            taps: a list to which the video tokens [B, N, D] after each block are added, for a network that judges by
-                them (`discriminators`).
 
         Returns:
             [B, 16, T, h, w] in the weights' dtype.
@@ -232,8 +229,6 @@ class GameCraftTransformer(EightBitWeights, HunyuanVideoTransformer3DModel):  # 
             inputs = (x_BND, text_BLD, condition_BD, keep_B11K, rope)
             call: Any = self._gradient_checkpointing_func
             x_BND, text_BLD = call(block, *inputs) if checkpointing else block(*inputs)
-            if taps is not None:
-                taps.append(x_BND[:, :num_tokens])
 
         out_BNC = self.proj_out(self.norm_out(x_BND[:, :num_tokens], condition_BD))
         out_BCThw = self._unpatch(out_BNC, hidden_states.shape)

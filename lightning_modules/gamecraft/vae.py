@@ -18,6 +18,8 @@ from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (pipelines look for this name beside a component)
 from torch import Tensor
 
+from ..eight_bits import EightBitWeights
+
 CLIP_FRAMES = 33
 CLIP_LATENTS = 9
 _LIGHT = {"patch_size": 2, "spatial_padding": "zeros"}
@@ -69,7 +71,7 @@ class SteadyNorm(torch.nn.GroupNorm):
 _OURS = {HunyuanVideoCausalConv3d: CausalConv3d, torch.nn.GroupNorm: SteadyNorm}
 
 
-class GameplayVAE(AutoencoderKLHunyuanVideo):
+class GameplayVAE(EightBitWeights, AutoencoderKLHunyuanVideo):
     """AutoencoderKLHunyuanVideo (4x in time, 8x8 in space, 16 channels) at widths that play in real time.
 
     33 frames give 9 latents and one frame gives one. Clips are encoded one by one, never joined: GroupNorm looks along
@@ -224,7 +226,14 @@ class GameplayVAE(AutoencoderKLHunyuanVideo):
         """Mean and factor, each [1, C, 1, 1, 1] or [1, 1, 1, 1, 1]."""
         mean, std = self.config.latents_mean or [0.0], self.config.latents_std
         scale = [1 / s for s in std] if std else [self.config.scaling_factor]
-        return like.new_tensor(mean).view(1, -1, 1, 1, 1), like.new_tensor(scale).view(1, -1, 1, 1, 1)
+        return _constant(like, mean).view(1, -1, 1, 1, 1), _constant(like, scale).view(1, -1, 1, 1, 1)
+
+
+def _constant(like: Tensor, values: list[float]) -> Tensor:
+    """Numbers as a tensor beside another. A CUDA graph can't hold a copy from ordinary memory; it can hold fills."""
+    if like.is_cuda and torch.cuda.is_current_stream_capturing():
+        return torch.cat([like.new_full((1,), value) for value in values])
+    return like.new_tensor(values)
 
 
 def patches(x_BCFHW: Tensor, p: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""`fulgurite viki release`: a trained policy into weights/, in bfloat16, with a card of what was measured."""
+"""`fulgurite viki release`: a trained policy into weights/, in bfloat16 or 8 bits, with a card of what was measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD = """# A small policy for VIKI's kitchens
 
 Sees a kitchen with robots and says which robots a task needs, plans for them, or tells the ways of two arms, after the
 method of VIKI-R (arXiv 2506.09049) at a small size: a Qwen2.5-VL of {count:,} parameters that started from nothing,
-{size:,} bytes in bfloat16. Trained by fulgurite on records and pictures that it made itself (MuJoCo kitchens with
+{size:,} bytes in {form}. Trained by fulgurite on records and pictures that it made itself (MuJoCo kitchens with
 meshes of real robots; none of them is in here); no other data, no other weights. Licence as of the repository.
 
     fulgurite viki solve PICTURE "Put the apple into the bowl." --weights {folder} --robots R1=stompy
@@ -25,13 +25,14 @@ the one answer that is best on training records.
 
 
 @COMMANDS.register("viki release", paper="2506.09049")
-def release(policy: Path, results: list[Path], out: Path) -> None:
+def release(policy: Path, results: list[Path], out: Path, *, eight_bits: bool = False) -> None:
     """Put a trained policy and its model card into a folder; an earlier policy there is replaced.
 
     Args:
         policy: folder of the policy.
         results: files results.json that `fulgurite viki evaluate` wrote for it.
         out: folder for weights, tokenizer, configuration and README.md.
+        eight_bits: half of bfloat16's bytes; transformers can't open it then.
 
     Raises:
         UserError: if the folder holds something else than a policy, or the weights are more than MAX_BYTES; what is
@@ -45,14 +46,15 @@ def release(policy: Path, results: list[Path], out: Path) -> None:
     measured = [_read(file) for file in results]
     sections = ["\n".join(f"- {text}" for one in measured for text in one["statements"])]
     sections += [_table(table) for one in measured for table in one["tables"]]
-    trained = VikiPolicy.load(policy, dtype=torch.bfloat16)
+    trained = VikiPolicy.load(policy, dtype=torch.float32 if eight_bits else torch.bfloat16)
+    form = "eight bits" if eight_bits else "bfloat16"
     count = sum(p.numel() for p in trained.parameters())
     with new_policy_folder(out) as staging:
-        trained.save(staging)
+        trained.save_eight_bits(staging) if eight_bits else trained.save(staging)
         size = sum(file.stat().st_size for file in staging.glob("*.safetensors"))
         if size > MAX_BYTES:
             raise UserError(f"{policy}: {size:,} bytes of weights, more than {MAX_BYTES:,}")
-        text = "\n\n".join([HEAD.format(count=count, size=size, folder=f"weights/{out.name}"), *sections])
+        text = "\n\n".join([HEAD.format(count=count, size=size, form=form, folder=f"weights/{out.name}"), *sections])
         (staging / "README.md").write_text(text + "\n", encoding="utf-8")
 
 

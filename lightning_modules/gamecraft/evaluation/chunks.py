@@ -125,7 +125,6 @@ class DiffusionModel:
         guidance_scale: classifier-free guidance; 1 = none.
         guidance_w: weight given to a guidance-distilled network; None for a teacher.
         one_frame: show it the history's last frame alone.
-        noise_scale: factor of the noise that sampling starts with.
     """
 
     name: str
@@ -137,7 +136,6 @@ class DiffusionModel:
     guidance_scale: float = 1.0
     guidance_w: float | None = None
     one_frame: bool = False
-    noise_scale: float = 1.0
     seconds: float = 0.0
     num_chunks: int = 0
     _warm: set[tuple[int, ...]] = field(default_factory=set)
@@ -180,7 +178,7 @@ class DiffusionModel:
         # the noise stands in for the latents that are asked for: only its shape is read
         given = Conditions(noise, history, k, c2w, self._caption_states(captions, device))
         return guided_samples(
-            self.transformer, given, self._caption_states([""], device), self.noise_scale * noise,
+            self.transformer, given, self._caption_states([""], device), noise,
             sigmas(self.num_steps, self.shift), self.guidance_scale, self.guidance_w,
         )  # fmt: skip
 
@@ -216,7 +214,7 @@ class Trained:
     Attributes:
         transformer: on the device, in eval mode.
         captions: the bank beside it, or MiniLM where there is none.
-        sampling: num_inference_steps, guidance_scale, guidance_w, shift, noise_scale.
+        sampling: num_inference_steps, guidance_scale, guidance_w, shift.
     """
 
     transformer: GameCraftTransformer
@@ -234,7 +232,7 @@ class Trained:
             net = GameCraftTransformer.from_pretrained(folder)
             sampling = json.loads((folder.parent / SAMPLING).read_text(encoding="utf-8"))
             names = ("num_inference_steps", "guidance_scale", "guidance_w", "shift")
-            sampling = {**{k: sampling[k] for k in names}, "noise_scale": sampling.get("noise_scale", 1.0)}
+            sampling = {k: sampling[k] for k in names}
         except Exception as error:  # OSError, diffusers', JSON's and safetensors' own types
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
@@ -248,8 +246,7 @@ class Trained:
     def model(self, name: str, vae: GameplayVAE, num_steps: int, one_frame: bool = False) -> DiffusionModel:
         """This network at some number of steps, else sampled as its training says; `one_frame` hides older history."""
         scale, w, shift = (self.sampling[key] for key in ("guidance_scale", "guidance_w", "shift"))
-        noise = self.sampling["noise_scale"]
-        return DiffusionModel(name, self.transformer, vae, self.captions, num_steps, shift, scale, w, one_frame, noise)
+        return DiffusionModel(name, self.transformer, vae, self.captions, num_steps, shift, scale, w, one_frame)
 
 
 def load_vae(folder: Path, device: torch.device) -> GameplayVAE:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers import DynamicCache, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from ....datamodules.sources.hub import fetch_hub
 from ....datamodules.sources.models import no_progress_bars
 from ....registry import UserError
+from ... import eight_bits
 from .asked import Asked, local_folder
 from .batch import Completions, PolicyBatch, Prompt
 from .encoding import Encoder
@@ -88,7 +89,10 @@ class VikiPolicy(nn.Module):
         texts, pictures = Texts.load(folder), PictureSettings.load(folder)
         try:
             with no_progress_bars():
-                model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+                if (folder / eight_bits.FILE).is_file():
+                    model = _expanded(folder).to(dtype)
+                else:
+                    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         except Exception as error:  # OSError, safetensors', transformers' and torch's own error types
             raise UserError(f"{folder}: is no Qwen2.5-VL: {str(error).splitlines()[0][:200]}") from None
         return cls(model, texts, pictures, Asked.load(folder))
@@ -102,9 +106,21 @@ class VikiPolicy(nn.Module):
         with new_policy_folder(folder) as staging:
             with no_progress_bars():
                 self.model.save_pretrained(staging)
-            self.texts.save(staging)
-            self.pictures.save(staging)
-            self.asked.save(staging)
+            self._save_rest(staging)
+
+    def save_eight_bits(self, folder: Path) -> None:
+        """Write files that `load` reads, and transformers does not, into a folder: half of bfloat16's bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.config.save_pretrained(folder)
+        tied = _tied(self.model)
+        weights = {name: weight for name, weight in self.model.state_dict().items() if name not in tied}
+        eight_bits.write(weights, folder / eight_bits.FILE)
+        self._save_rest(folder)
+
+    def _save_rest(self, folder: Path) -> None:
+        self.texts.save(folder)
+        self.pictures.save(folder)
+        self.asked.save(folder)
 
     @property
     def encoder(self) -> Encoder:
@@ -285,3 +301,17 @@ def _token_log_probs(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, tem
 def _token_entropy(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float) -> Tensor:
     log_p_GLV = F.log_softmax(head(hidden_GLD).float() / temperature, -1)
     return -(log_p_GLV.exp() * log_p_GLV).sum(-1)
+
+
+def _tied(model: Qwen2_5_VLForConditionalGeneration) -> set[str]:
+    """Names of weights that are others' too, and are not kept apart."""
+    return {"lm_head.weight"} if model.config.get_text_config().tie_word_embeddings else set()
+
+
+def _expanded(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
+    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_pretrained(folder))
+    missing, unknown = model.load_state_dict(eight_bits.read(folder / eight_bits.FILE), strict=False)
+    if wrong := (set(missing) - _tied(model)) | set(unknown):
+        raise OSError(f"{folder / eight_bits.FILE}: weights that don't fit config.json: {', '.join(sorted(wrong)[:3])}")
+    model.tie_weights()
+    return model.eval()

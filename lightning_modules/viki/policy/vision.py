@@ -35,18 +35,18 @@ def tower_features(visual: Any, floats_MC: Tensor, grids: list[tuple[int, int]])
         return features
     shapes = sorted(set(grids))
     if len(shapes) == 1:
-        return _same_shape(visual, floats_MC.unflatten(0, (len(grids), -1)), shapes[0]).flatten(0, 1)
+        return same_shape(visual, floats_MC.unflatten(0, (len(grids), -1)), shapes[0]).flatten(0, 1)
     pieces, made, places = floats_MC.split(sizes), [], []
     merged = torch.tensor(sizes) // visual.config.spatial_merge_size**2
     starts = merged.cumsum(0) - merged
     for shape in shapes:
         at = [k for k, grid in enumerate(grids) if grid == shape]
-        made.append(_same_shape(visual, torch.stack([pieces[k] for k in at]), shape).flatten(0, 1))
+        made.append(same_shape(visual, torch.stack([pieces[k] for k in at]), shape).flatten(0, 1))
         places.append((starts[at][:, None] + torch.arange(int(merged[at[0]]))).flatten())
     return torch.cat(made)[torch.cat(places).argsort().to(floats_MC.device)]
 
 
-def _same_shape(visual: Any, floats_IMC: Tensor, shape: tuple[int, int]) -> Tensor:
+def same_shape(visual: Any, floats_IMC: Tensor, shape: tuple[int, int]) -> Tensor:
     """Pictures of one shape through the tower: [I, M / 4, D]."""
     config = visual.config
     positions_M2, windows_M = _layout(

@@ -278,15 +278,24 @@ def test_the_gpu_experiment_has_the_shapes_of_its_base_model(kernel: int, millio
     assert set(held_out) < set(tasks) and len(held_out) == len(settings["test"].get("test")) + 3
 
 
+def test_the_options_take_over_what_the_gpu_experiment_has_trained() -> None:
+    gpu, more = resolve("dnd/gpu"), resolve("dnd/options")
+    leading = [s.name for s in gpu.stages[:-1]]
+    assert [s.name for s in more.stages[: len(leading)]] == leading
+    assert [s.digest(0) for s in more.stages[: len(leading)]] == [s.digest(0) for s in gpu.stages[:-1]]
+    held_out = next(s.settings.get("held_out") for s in gpu.stages if s.name == "plain")
+    assert all(s.settings.get("held_out") == held_out for s in more.stages[len(leading) : -1])
+
+
 @pytest.mark.slow
-def test_the_gpu_experiment_runs_to_its_report_on_a_small_bank(
+def test_the_gpu_experiment_and_its_options_run_to_their_report_on_a_small_bank(
     bank: Path, tmp_path: Path, fulgurite_process: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     prompts = {**PROMPTS, "held_out": HELD_OUT}
     generator = {**prompts, **CASCADE, "steps": 2}
     model = {**generator, "steps": 0, "llm_steps": 2, "llm_tasks": 2, "llm_rows": 2}
     small = {
-        "base": "dnd/gpu",
+        "base": "dnd/options",
         "title": "small",
         "collect": {**BANK, "bank": str(bank), "named": [], "tasks": ["held", "chooses", "one", "up", "yes"]},
         "mixer": {**prompts, "shared_steps": 2, "shared_rows": 6, "steps": 2, "tasks": 2, "rows": 4, "nearest": 2},

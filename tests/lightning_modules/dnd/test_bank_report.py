@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fulgurite.lightning_modules.dnd.bank_compare import _Work
-from fulgurite.lightning_modules.dnd.bank_report import bank_results, given_back, intervals
+from fulgurite.lightning_modules.dnd.bank_report import bank_results, coverage_told, given_back, intervals
 
 TASKS = [f"task{i}" for i in range(20)]
 
@@ -81,3 +81,15 @@ def test_a_generator_gets_full_precision_from_states_kept_in_half() -> None:
     work._conditions = {("task", 0): torch.zeros(2, 3, 4, dtype=torch.float16)}
     work._made(Generator(), "task", [], 0)
     assert seen == [torch.float32]
+
+
+def test_coverage_is_told_with_its_rank_correlation() -> None:
+    cosines = {f"task {i}": 0.1 * i for i in range(6)}
+    choice = {"base": {t: [0.2] for t in cosines}, "plain": {t: [0.2 + c**2, 0.2 + c**2] for t, c in cosines.items()}}
+    found = coverage_told(choice, cosines, "plain")
+    assert found["metrics"] == {"test/coverage_rank_correlation": pytest.approx(1.0)}
+    assert "rank correlation +1.00 (+1.00 to +1.00)" in found["statements"][0]
+    choice["plain"] = {t: [0.9 - c] for t, c in cosines.items()}
+    assert coverage_told(choice, cosines, "plain")["metrics"]["test/coverage_rank_correlation"] == pytest.approx(-1.0)
+    assert coverage_told(choice, {"task 1": 0.1}, "plain")["statements"] == []
+    assert coverage_told({**choice, "plain": choice["base"]}, cosines, "plain")["statements"] == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -314,18 +313,6 @@ def test_a_model_asked_from_one_frame_sees_no_older_history(data: Path, tmp_path
         next(m.roll_out(r, cameras)) for m, r in ((from_frame, request), (from_clip, request.from_one_frame()))
     )
     assert torch.equal(rolled, expected)
-
-
-def test_a_model_samples_from_as_much_noise_as_its_training_says(data: Path, tmp_path: Path) -> None:
-    vae = load_vae(save_judges(tmp_path)["vae"], torch.device("cpu"))
-    request = draw_chunks(data / "test", 1, 0).request
-    other = replace(request, seeds=[seed + 1 for seed in request.seeds])
-    folder = save_transformer(tmp_path / "net")
-    for scale, same in ((0.0, True), (1.0, False)):
-        sampling = json.loads((folder.parent / "sampling.json").read_text())
-        (folder.parent / "sampling.json").write_text(json.dumps({**sampling, "noise_scale": scale}))
-        model = Trained.load(folder, torch.device("cpu")).model("net", vae, 1)
-        assert torch.equal(model(request), model(other)) is same
 
 
 def test_the_ablation_takes_the_recording_from_the_gpu_run_and_all_seeds_share_what_lies_before_the_trainings() -> None:

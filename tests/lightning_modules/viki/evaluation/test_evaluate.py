@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy
 import pytest
+import torch
 
 from fulgurite.cli import main
 from fulgurite.datamodules.viki.encoding import encode
@@ -218,6 +219,14 @@ def test_evaluate_puts_controls_beside_the_model(data, tmp_path, capsys):
     ).stat().st_size
     assert VikiPolicy.load(released).texts.special == VikiPolicy.load(data / "policy").texts.special
     assert main(["viki", "release", str(data / "policy"), json.dumps([str(data / "none.json")]), str(released)]) == 2
+    small = tmp_path / "small"
+    told = json.dumps([str(out / "results.json")])
+    assert main(["viki", "release", str(data / "policy"), told, str(small), "--eight_bits", "true"]) == 0
+    assert "in eight bits" in (small / "README.md").read_text() and not (small / "model.safetensors").exists()
+    exact, rounded = (VikiPolicy.load(folder).state_dict() for folder in (data / "policy", small))
+    assert exact.keys() == rounded.keys()
+    for name, weight in exact.items():
+        torch.testing.assert_close(rounded[name], weight, rtol=0.01, atol=float(weight.abs().max()) / 250)
 
 
 def test_release_leaves_what_it_can_not_replace(data, tmp_path, capsys, monkeypatch):

@@ -1,10 +1,11 @@
-"""Matrices in eight bits with a scale for each row: half of bfloat16's bytes in a released folder.
+"""Weights in eight bits with a scale for each output: half of bfloat16's bytes in a released folder.
 
-Axis legend: R rows (outputs), C columns (inputs).
+Axis legend: R outputs, the first axis of a matrix or of a convolution's kernel; ... the other axes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class EightBitWeights:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
-        """The model, its matrices expanded to the number format asked for (`dtype`; default float32).
+        """The model, its matrices and kernels expanded to the number format asked for (`dtype`; default float32).
 
         Args:
             pretrained_model_name_or_path: a folder, or what the base takes.
@@ -42,22 +43,27 @@ class EightBitWeights:
 
 
 def save_eight_bits(model: Any, folder: Path) -> None:
-    """Write a model's settings and weights: matrices [R, C] as int8 with float32 scales [R], the rest as bfloat16."""
-    from safetensors.torch import save_file
-
+    """Write a diffusers model's settings and weights (`write`)."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_config(folder)
+    write(model.state_dict(), folder / FILE)
+
+
+def write(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights: those of two axes or more, [R, ...], as int8 with float32 scales [R], the rest as bfloat16."""
+    from safetensors.torch import save_file
+
     tensors: dict[str, Tensor] = {}
-    for name, weight in model.state_dict().items():
-        if weight.ndim == 2 and weight.is_floating_point():
+    for name, weight in weights.items():
+        if weight.ndim >= 2 and weight.is_floating_point():
             tensors[name], tensors[name + _SCALE] = quantise(weight)
         else:
             tensors[name] = weight.to(torch.bfloat16 if weight.is_floating_point() else weight.dtype).contiguous()
-    save_file(tensors, folder / FILE, {"schema_version": str(SCHEMA_VERSION)})
+    save_file(tensors, path, {"schema_version": str(SCHEMA_VERSION)})
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The weights of such a file, matrices expanded to float32.
+    """The weights of such a file, matrices and kernels expanded to float32.
 
     Raises:
         OSError: if it can't be read, or is of another version.
@@ -72,14 +78,19 @@ def read(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise OSError(f"{path}: eight-bit weights that can't be read: {error}") from None
     return {
-        name: held[name].float() * held[name + _SCALE][:, None] if name + _SCALE in held else held[name]
+        name: expand(held[name], held[name + _SCALE]) if name + _SCALE in held else held[name]
         for name in held
         if not name.endswith(_SCALE) or name.removesuffix(_SCALE) not in held
     }
 
 
-def quantise(weight_RC: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 [R, C], and the float32 scale [R] that turns it back: a row's largest value is 127 steps."""
-    weight_RC = weight_RC.float()
-    scale_R = weight_RC.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _LARGEST
-    return (weight_RC / scale_R[:, None]).round().clamp(-_LARGEST, _LARGEST).to(torch.int8), scale_R
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Int8 [R, ...], and the float32 scale [R] that turns it back: an output's largest weight is 127 steps."""
+    rows = weight.float().flatten(1)
+    scale_R = rows.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _LARGEST
+    return (rows / scale_R[:, None]).round().clamp(-_LARGEST, _LARGEST).to(torch.int8).view(weight.shape), scale_R
+
+
+def expand(steps: Tensor, scale_R: Tensor) -> Tensor:
+    """The inverse of `quantise`, float32 [R, ...]."""
+    return (steps.float().flatten(1) * scale_R[:, None]).view(steps.shape)

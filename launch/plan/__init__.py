@@ -1,0 +1,1 @@
+"""What an experiment would take on a named card, counted without data, weights or a GPU."""
