@@ -26,7 +26,6 @@ class Capability:
         masks: kinds among `dense`, `keys` (dense and the same for every head and query: [B or 1, 1, 1, M]; what takes
             `dense` takes it) and `block`; no mask at all always works.
         gradients: whether a backward pass exists.
-        emulated: computed by plain PyTorch operations on every device: a kernel's numbers without its speed.
     """
 
     devices: tuple[str, ...] = ()
@@ -34,7 +33,6 @@ class Capability:
     head_dims: tuple[int, ...] = ()
     masks: tuple[str, ...] = ("dense", "block")
     gradients: bool = True
-    emulated: bool = False
 
 
 class AttentionBackend(ABC):

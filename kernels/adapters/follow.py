@@ -101,9 +101,11 @@ class follow:
     def __init__(self, transformer: nn.Module, place: Place) -> None:
         kind = kind_of(transformer)
         names = list(inspect.signature(transformer.forward).parameters)
+        device = next((p.device for p in transformer.parameters()), torch.device("cpu"))
         self._place, place.side = place, kind.side
+        enter = _Enter(place, names, kind.grid, device)
         self._handles = [
-            transformer.register_forward_pre_hook(_Enter(place, names, kind.grid), with_kwargs=True, prepend=True),
+            transformer.register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
             *(
                 handle
                 for number, layer in enumerate(attention_layers(transformer).values())
@@ -143,15 +145,37 @@ class _SetLayer:
 
 
 class _Enter:
-    """Hook that notes timestep and grid when the transformer is called."""
+    """Hook that notes timestep and grid when the transformer is called.
 
-    def __init__(self, place: Place, names: Sequence[str], grid: Callable[[torch.Size, Any], Grid] | None) -> None:
+    The timestep is copied into one tensor that stays: a CUDA graph of the transformer's forward, which hooks stand
+    outside of, reads that tensor at each replay.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        names: Sequence[str],
+        grid: Callable[[torch.Size, Any], Grid] | None,
+        device: torch.device,
+    ) -> None:
         self._place, self._names, self._grid = place, list(names), grid
+        self._timestep = self._fresh(device)
+
+    @staticmethod
+    def _fresh(device: torch.device) -> Tensor:
+        with torch.inference_mode(False):
+            return torch.zeros(1, dtype=torch.float32, device=device)
 
     def __call__(self, transformer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = {**dict(zip(self._names, args, strict=False)), **kwargs}
         timestep = given["timestep"]
+        if isinstance(timestep, Tensor):
+            if self._timestep.device != timestep.device:
+                self._timestep = self._fresh(timestep.device)
+            self._timestep.copy_(timestep.detach().flatten()[:1])
+        else:
+            self._timestep.fill_(float(timestep))
         self._place.layer = NO_LAYER
-        self._place.timestep = timestep if isinstance(timestep, Tensor) else torch.tensor(float(timestep))
+        self._place.timestep = self._timestep
         if self._grid is not None:
             self._place.grid = self._grid(given["hidden_states"].shape, transformer.config)

@@ -14,12 +14,46 @@ from torch import nn
 
 from ...registry import UserError
 from ..api import AttentionBackend
-from ..paro.backend import ParoAttention
 from ..paro.model_hash import model_hash
+from ..paro.plan import Plan
 from ..place import Place
-from .follow import attention_layers, follow
+from .follow import attention_layers, follow, kind_of
 
 NAME = "fulgurite"  # in diffusers' dispatcher
+
+
+def check_plan(transformer: nn.Module, backend: AttentionBackend, weights: nn.Module | None = None) -> None:
+    """See that a backend's plan, if it has one, is for this transformer.
+
+    What only a call can tell (its grid, its number of tokens) is looked at then, and sends it to `sdpa`.
+
+    Args:
+        transformer: of one of `follow.KINDS`.
+        backend: from `make_backend`.
+        weights: the model that the plan has to be made for; None = the transformer itself.
+
+    Raises:
+        UserError: for a plan of other numbers of layers or heads, with text elsewhere, or made for other weights.
+    """
+    plan = getattr(backend, "plan", None)
+    if not isinstance(plan, Plan):
+        return
+    meta, layers, kind = plan.meta, list(attention_layers(transformer).values()), type(transformer).__name__
+    heads: Any = layers[0].heads
+    if tuple(plan.orders.shape) != (len(layers), heads):
+        raise UserError(
+            f"the plan has {plan.orders.shape[0]} layers of {plan.orders.shape[1]} heads, this {kind} has "
+            f"{len(layers)} of {heads}\nMake one: fulgurite paro calibrate."
+        )
+    side = kind_of(transformer).side
+    if meta.text and meta.side != side:
+        raise UserError(f"the plan has text as {meta.side}; this {kind} has " + (f"it as {side}" if side else "none"))
+    found = model_hash(transformer if weights is None else weights) if meta.model_hash else ""
+    if meta.model_hash != found:
+        raise UserError(
+            f"the plan was made for other weights of {meta.model or 'a model'} ({meta.model_hash[:12]}) than "
+            f"these of {kind} ({found[:12]})\nMake one: fulgurite paro calibrate."
+        )
 
 
 class serve:
@@ -34,7 +68,7 @@ class serve:
         backend: from `make_backend`.
 
     Raises:
-        UserError: for a class of none of the kinds, or a plan that was made for other weights.
+        UserError: for a class of none of the kinds, or a plan that `check_plan` refuses.
     """
 
     def __init__(self, transformer: nn.Module, backend: AttentionBackend) -> None:
@@ -42,13 +76,7 @@ class serve:
         self._transformer, self._backend = transformer, backend
         self._followed: follow | None = None
         self._undo: list[tuple[Any, str, Any]] = []
-        if isinstance(backend, ParoAttention) and backend.plan is not None and backend.plan.meta.model_hash:
-            meta, found = backend.plan.meta, model_hash(transformer)
-            if meta.model_hash != found:
-                raise UserError(
-                    f"the plan was made for other weights of {meta.model or 'a model'} ({meta.model_hash[:12]}) than "
-                    f"these of {type(transformer).__name__} ({found[:12]})\nMake one: fulgurite paro calibrate."
-                )
+        check_plan(transformer, backend)
 
     def __enter__(self) -> AttentionBackend:
         """Switch, and give the backend."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json as json_text
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from ...registry import COMMANDS, UserError
 from . import peers
 from .contest import BLOCK, SHAPES, Shape, band_mask, error, measured, random_mask
+from .front import cell, names_in, shares_in, write_whole
 
 SCHEMA_VERSION = 1
 DENSE = {"cudnn": peers.cudnn, "flash": peers.flash, "flash4": peers.flash4}
@@ -22,7 +22,7 @@ SPARSE = {
     "flash4_128": (peers.flash4_blocks, 128), "flash4_64": (peers.flash4_blocks, 64),
     "flex128": (peers.flex, 128), "flex64": (peers.flex, 64),
 }  # fmt: skip
-OURS = ("paro", "paro_bf16")
+OURS = ("paro", "paro_bf16", "int4")
 COLUMNS = ("shape", "mask", "density", "who", "kernel_ms", "all_in_ms", "x_cudnn", "tflops", "error")
 
 
@@ -47,7 +47,7 @@ def bench(
     Args:
         shapes: names among cogvideox, wan480, wan720, flux, small, with commas.
         peers: contestants: cudnn, flash, flash4 (dense), flash4_128, flash4_64, flex128, flex64, paro, paro_bf16 (its
-            control). flash4 is FlashAttention-4, of the package flash-attn-4.
+            control), int4 (not by default: slow on Hopper). flash4 is FlashAttention-4, of the package flash-attn-4.
         masks: random, band.
         densities: shares of kept blocks.
         seed: of inputs, orders and masks.
@@ -57,10 +57,10 @@ def bench(
     Raises:
         UserError: for an unknown name, a density that is no share, or without a CUDA GPU.
     """
-    chosen = _names("--shapes", shapes, tuple(SHAPES))
-    who = _names("--peers", peers, (*DENSE, *SPARSE, *OURS))
-    kinds = _names("--masks", masks, ("random", "band"))
-    shares = _shares(densities)
+    chosen = names_in("--shapes", shapes, tuple(SHAPES))
+    who = names_in("--peers", peers, (*DENSE, *SPARSE, *OURS))
+    kinds = names_in("--masks", masks, ("random", "band"))
+    shares = shares_in(densities)
     if not torch.cuda.is_available():
         raise UserError("bench attention measures GPUs: PyTorch sees no CUDA GPU here\nRun it on a machine with one.")
     device = torch.device("cuda", torch.cuda.current_device())
@@ -73,7 +73,7 @@ def bench(
             base = row["all_in_ms"] if row["who"] == "cudnn" else base
             row["x_cudnn"] = None if base is None else base / row["all_in_ms"]
             rows.append(row)
-            print(" ".join(f"{_cell(row[c]):>9}" for c in COLUMNS) + "  " + _cell(row["parts"]), flush=True)
+            print(" ".join(f"{cell(row[c]):>9}" for c in COLUMNS) + "  " + cell(row["parts"]), flush=True)
     for label, reason in failed.items():
         print(f"{label} did not run: {reason}")
     if json:
@@ -87,7 +87,7 @@ def bench(
             "rows": rows,
             "failed": failed,
         }
-        _write(json, json_text.dumps(content, indent=1).encode())
+        write_whole(json, json_text.dumps(content, indent=1).encode())
     if plot and rows:
         _draw(rows, torch.cuda.get_device_name(device), plot)
     return 0
@@ -112,11 +112,11 @@ def _rows(
     perm = table[orders].contiguous()
     plain = torch.arange(shape.tokens, dtype=torch.int32, device=device).expand(shape.heads, -1).contiguous()
     blocks = -(-shape.tokens // BLOCK)
-    ours = {}
-    if "paro" in who:
-        ours = {"paro": peers.native.VARIANTS[shape.width]}
-    if "paro_bf16" in who:
-        ours["paro_bf16"] = peers.native.CONTROLS[shape.width]
+    ours: dict[str, Any] = {
+        "paro": lambda task: peers.paro(task, peers.native.VARIANTS[shape.width]),
+        "paro_bf16": lambda task: peers.paro(task, peers.native.CONTROLS[shape.width]),
+        "int4": peers.int4,
+    }
 
     def contest(label: str, make: Any, mask: str, density: float, keep: Tensor | None, order: Tensor) -> Any:
         try:
@@ -157,8 +157,7 @@ def _rows(
                     yield contest(f"{label} 64>128", make, mask, density, keep, perm)
                 else:
                     yield contest(label, make, mask, density, keep, perm)
-        for label, variant in ours.items():
-            yield contest(label, lambda t, v=variant: peers.paro(t, v), mask, density, keep, perm)
+        yield from (contest(label, ours[label], mask, density, keep, perm) for label in OURS if label in who)
 
     for mask, density in [("dense", 1.0), *((m, d) for m in kinds for d in shares)]:
         yield from (row for row in entries(mask, density) if row is not None)
@@ -168,38 +167,6 @@ def _mask(kind: str, heads: int, blocks: int, density: float, seed: int, device:
     if kind == "band":
         return band_mask(heads, blocks, density, device)
     return random_mask(heads, blocks, density, seed, device)
-
-
-def _names(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
-    given = [part.strip() for part in text.split(",") if part.strip()]
-    if wrong := [part for part in given if part not in known] or ([] if given else ["nothing"]):
-        raise UserError(f"{flag} {text}: {wrong[0]!r} is none of {', '.join(known)}")
-    return given
-
-
-def _shares(text: str) -> list[float]:
-    try:
-        given = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        given = [-1.0]
-    if not all(0 < share <= 1 for share in given):
-        raise UserError(f"--densities {text}: numbers above 0, at most 1, with commas")
-    return given
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return " ".join(f"{key} {number:.3f}" for key, number in value.items())
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "-" if value is None else str(value)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
@@ -223,4 +190,4 @@ def _draw(rows: list[dict[str, Any]], device: str, path: Path) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=120, format="png")
     plt.close(figure)
-    _write(path, drawn.getvalue())
+    write_whole(path, drawn.getvalue())

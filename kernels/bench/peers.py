@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..int4 import native as int4_native
 from ..masks import BlockMask
 from ..paro import native
 from ..paro.orders import inverse, reorder
@@ -144,6 +145,28 @@ def paro(task: Task, variant: native.Variant) -> Contestant:
         "lists": lambda: native.lists_of(bits, batch, heads),
     }
     return Contestant(kernel, all_in, None if task.keep_1HRC is None else BlockMask(keep), parts)
+
+
+def int4(task: Task) -> Contestant:
+    """Our kernel at 4 bits. Hopper has no 4-bit products: there its numbers count, and its time does not."""
+    if reason := int4_native.why_not(task.q_BHND.device, task.q_BHND.shape[3]):
+        raise RuntimeError(f"the 4-bit kernel {reason}")
+    batch, heads, size, width = task.q_BHND.shape
+    blocks, keep = -(-size // native.BLOCK), task.keep_1HRC
+    if keep is None:
+        keep = torch.ones(1, 1, blocks, blocks, dtype=torch.bool, device=task.q_BHND.device)
+    inputs, bits = (task.q_BHND, task.k_BHND, task.v_BHND), pack(keep)
+    given, _ = int4_native.operands(*inputs, bits, task.permutation_HN.long(), None, width**-0.5)
+    out = torch.empty(batch, heads, blocks * native.BLOCK, width, device=task.q_BHND.device)
+
+    def kernel() -> Tensor:
+        int4_native.attend(given, out)
+        return out
+
+    def all_in() -> Tensor:
+        return int4_native.int4_forward(*inputs, bits, task.permutation_HN, None, width**-0.5)
+
+    return Contestant(kernel, all_in, None if task.keep_1HRC is None else BlockMask(keep), {})
 
 
 def _dense(task: Task, backend: SDPBackend) -> Contestant:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...registry import ATTENTION, UserError
 from ..backend import AttentionBackend, Capability
+from ..int4.op import has_units, paro_int4
 from ..masks import BlockMask, Mask
 from ..place import NO_LAYER, Place
 from .numerics import PRECISIONS, paro_attention
@@ -32,7 +33,8 @@ class ParoAttention(AttentionBackend):
 
     Calls on a GPU at `int8` that want no gradient are computed by the kernels for Hopper (native.py), by those in
     Triton (portable.py) where these cannot be, and by plain PyTorch (numerics.py) where neither can, with one warning
-    that says why. All other calls are plain PyTorch's.
+    that says why. At `int4` GPUs with 4-bit matrix units (compute capability 8.x) have a kernel (kernels/int4). All
+    other calls are plain PyTorch's.
 
     Args:
         plan: a plan, or its file.
@@ -50,7 +52,7 @@ class ParoAttention(AttentionBackend):
             raise UserError(f"precision '{precision}' is none of {', '.join(PRECISIONS)}")
         self.plan = Plan.load(plan) if isinstance(plan, str | Path) else plan
         self.precision = PRECISIONS[precision]
-        self._kernels = precision == "int8"
+        self._numbers = precision
         self.place = Place()
         self._table_ON = torch.empty(0, 0, dtype=torch.int64)
         self._edges_T = torch.empty(0)
@@ -83,26 +85,30 @@ class ParoAttention(AttentionBackend):
             return "has a plan with several timestep bins, and the call's timestep is not known"
         return super().why_not(q_BHND, k_BHMD, v_BHME, mask)
 
+    def move(self, device: torch.device) -> None:
+        """Bring the plan to a device; a call does so itself, which torch.compile had rather not see."""
+        if self.plan is not None:
+            self.plan = self.plan.to(device)
+        self._table_ON, self._edges_T = self._table_ON.to(device), self._edges_T.to(device)
+
     def __call__(self, q_BHND: Tensor, k_BHMD: Tensor, v_BHME: Tensor, *, mask: Mask, scale: float) -> Tensor:
         """The attention output [B, H, N, E] in q's dtype and in the tokens' own order."""
         assert self.plan is not None and not isinstance(mask, BlockMask)
         if self.plan.masks.device != q_BHND.device:
-            self.plan = self.plan.to(q_BHND.device)
-            self._table_ON, self._edges_T = self._table_ON.to(q_BHND.device), self._edges_T.to(q_BHND.device)
+            self.move(q_BHND.device)
         layer, timestep = self.place.layer, self.place.timestep
         time_bin: Tensor | int = 0
         if timestep is not None and self.plan.meta.edges:
             time_bin = (timestep.flatten()[0].to(self._edges_T.device, torch.float32) < self._edges_T).sum()
         permutation_HN = self._table_ON[self.plan.orders[layer].long()]
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (q_BHND, k_BHMD, v_BHME))
-        if self._kernels and q_BHND.device.type == "cuda" and not wanted:
-            found, reason = kernels_for(q_BHND.device, q_BHND.dtype, q_BHND.shape[3])
-            if reason:
-                _tell(f"attention 'paro' is computed by {'Triton' if found else 'plain PyTorch'}: {reason}")
-            if found:
-                seen = None if mask is None else mask[:, 0, 0].expand(q_BHND.shape[0], -1)
-                bits = self.plan.bits(time_bin, layer)
-                return paro_int8(q_BHND, k_BHMD, v_BHME, bits, permutation_HN.int(), seen, scale)
+        if not wanted and (kernels := self._kernels(q_BHND)):
+            seen = None if mask is None else mask[:, 0, 0].expand(q_BHND.shape[0], -1)
+            operator = paro_int8 if kernels == "int8" else paro_int4
+            made: Tensor = operator(
+                q_BHND, k_BHMD, v_BHME, self.plan.bits(time_bin, layer), permutation_HN.int(), seen, scale
+            )
+            return made
         q, k, v = (reorder(t, permutation_HN) for t in (q_BHND, k_BHMD, v_BHME))
         keys = None if mask is None else mask[:, 0, 0][:, permutation_HN].unsqueeze(2)  # [B, H, 1, N]
         out = paro_attention(
@@ -110,12 +116,25 @@ class ParoAttention(AttentionBackend):
         )
         return reorder(out, inverse(permutation_HN))
 
+    def _kernels(self, q_BHND: Tensor) -> str:
+        """The numbers of the kernels that compute calls like this one; empty if plain PyTorch does."""
+        if q_BHND.device.type != "cuda":
+            return ""
+        if self._numbers == "int4":
+            return "int4" if has_units(q_BHND.device, q_BHND.shape[3]) else ""
+        if self._numbers != "int8":
+            return ""
+        found, reason = kernels_for(q_BHND.device, q_BHND.dtype, q_BHND.shape[3])
+        if reason:
+            tell(f"attention 'paro' is computed by {'Triton' if found else 'plain PyTorch'}: {reason}")
+        return "int8" if found else ""
+
 
 _told: set[str] = set()
 
 
 @torch.compiler.assume_constant_result
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
     """Warn once."""
     if text not in _told:
         _told.add(text)
@@ -124,7 +143,7 @@ def _tell(text: str) -> None:
 
 @ATTENTION.register("int4")
 class Int4Attention(ParoAttention):
-    """PARO with all products in 4 bits, emulated: an accuracy study, and no speed on a GPU without 4-bit matrix units.
+    """PARO with all products in 4 bits: an accuracy study, emulated on GPUs without 4-bit matrix units.
 
     Args:
         plan: a plan, or its file.
@@ -133,8 +152,6 @@ class Int4Attention(ParoAttention):
     Raises:
         UserError: as `paro`.
     """
-
-    capability: ClassVar[Capability] = Capability(masks=("keys",), emulated=True)
 
     def __init__(self, plan: Plan | str | Path | None = None, precision: str = "int4") -> None:
         super().__init__(plan, precision)

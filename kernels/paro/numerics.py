@@ -36,15 +36,14 @@ class Precision:
         qk: Q and K.
         pv: P (unsigned) and V.
         smooth: take K's mean off before it is rounded.
-        p_scale: `row`: P is at most 1 in every row and has one constant scale; `block`: its maximum in each 64x64
-        block.
-            At 4 bits P always has block scales.
+        p_scale: `row`: P is at most 1 in every row and has a constant scale; `block`: its maximum in each 64x64 block;
+            None: by row at 8 bits, by block at 4.
     """
 
     qk: Bits = "float"
     pv: Bits = "float"
     smooth: bool = True
-    p_scale: Literal["row", "block"] = "row"
+    p_scale: Literal["row", "block"] | None = None
 
 
 PRECISIONS = {
@@ -138,7 +137,7 @@ def _some_rows(
     total_BHN1 = total_BHN1.masked_fill(total_BHN1 == 0, 1.0)
     if how.pv != "float":
         top = 255 if how.pv == "int8" else 15
-        by_block = how.p_scale == "block" or how.pv == "int4"
+        by_block = how.pv == "int4" if how.p_scale is None else how.p_scale == "block"
         p_BHNM = _rounded_blocks(p_BHNM, top) if by_block else (p_BHNM * top).round() / top
     return (p_BHNM @ v_BHME) / total_BHN1
 

@@ -88,7 +88,7 @@ def _train(
         algorithm.restore_from_path(str(found.resolve()))
     log = MetricsLog(folder / "metrics.csv", int(algorithm.iteration))
     saved = first = int(algorithm.iteration)
-    ended, begun = how.is_enough(log.last), time.monotonic()
+    begun, ended = time.monotonic(), how.is_enough(log.last)
     with IterationProgress(saved, how.iterations) as progress, _Stops() as stops:
         while algorithm.iteration < how.iterations and not ended:
             values = model.rllib_metrics(algorithm.train())

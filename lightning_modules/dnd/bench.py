@@ -197,7 +197,7 @@ def fine_tuning_s(steps: int, device: torch.device, seed: int) -> float:
         vocab_size=151936, tie_word_embeddings=True,
     )  # fmt: skip
     with device:
-        base = Qwen2ForCausalLM(config).to(torch.bfloat16)
+        base: Any = torch.nn.Module.to(Qwen2ForCausalLM(config), torch.bfloat16)
     model: Any = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear")).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=device.type == "cuda")

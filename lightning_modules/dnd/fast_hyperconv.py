@@ -13,7 +13,7 @@ P pixels of an image, O output channels.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,14 +39,14 @@ class FastHyperConvLayer(HyperConvLayer):
     def mixed(self, x_BNHW: Tensor) -> Tensor:
         """Both branches' mean, what the length convolution takes: [B, N0, H1, W1]."""
         (_, h1, w1), pad = self.out_shape, self.kernel_size // 2
-        first, second = self.width_first
+        wide_first, wide_second = cast("list[Tensor]", [conv.weight for conv in self.width_first])
+        high_first, high_second = cast("list[Tensor]", [conv.weight for conv in self.height_first])
         y_BNHW = self.norm(x_BNHW.contiguous())
         turned_BNWH = filled(y_BNHW.transpose(2, 3), 3)
-        wide_BWNH = F.conv2d(filled(y_BNHW, 3).permute(0, 3, 1, 2), turned(first.weight), padding=pad)
-        wide_BHNW = F.conv2d(filled(wide_BWNH.transpose(1, 3), 1), padded(second.weight), padding=pad)
-        first, second = self.height_first
-        high_BHNW = F.conv2d(turned_BNWH.permute(0, 3, 1, 2), padded(first.weight), padding=pad)
-        high_BWNH = F.conv2d(filled(high_BHNW.transpose(1, 3), 1), turned(second.weight), padding=pad)
+        wide_BWNH = F.conv2d(filled(y_BNHW, 3).permute(0, 3, 1, 2), turned(wide_first), padding=pad)
+        wide_BHNW = F.conv2d(filled(wide_BWNH.transpose(1, 3), 1), padded(wide_second), padding=pad)
+        high_BHNW = F.conv2d(turned_BNWH.permute(0, 3, 1, 2), padded(high_first), padding=pad)
+        high_BWNH = F.conv2d(filled(high_BHNW.transpose(1, 3), 1), turned(high_second), padding=pad)
         wide_BNHW = wide_BHNW[:, :h1, :, :w1].permute(0, 2, 1, 3)
         high_BNHW = high_BWNH[:, :w1, :, :h1].permute(0, 2, 3, 1)
         return (wide_BNHW + high_BNHW.tanh() + self.bias_HW) / 3

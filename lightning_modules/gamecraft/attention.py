@@ -5,17 +5,24 @@ Axis legend: B batch, N token, L text token, H head, D head channel.
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from ...kernels.api import AttentionBackend, attention, make_backend
+from ...kernels.adapters.follow import attention_layers, follow
+from ...kernels.adapters.serve import check_plan
+from ...kernels.api import AttentionBackend, attention
+from ...kernels.choice import AnyPlan, Choice, chosen_backends
+from ...kernels.paro.backend import ParoAttention
+from ...kernels.paro.plan import Plan
+from ...kernels.place import Place
+from ...registry import UserError
 
 Rope = tuple[Tensor, Tensor]
+
+TOKEN_PIXELS = 16  # a side: 8 of the autoencoder, patches of 2
 
 
 class GameCraftAttnProcessor:
@@ -76,26 +83,47 @@ class GameCraftAttnProcessor:
         return video, text
 
 
-def set_attention(model: nn.Module, backends: str | Mapping[str, str] | None) -> None:
+def set_attention(
+    model: nn.Module, choice: Choice | None, plan: AnyPlan | None = None, made_for: nn.Module | None = None
+) -> list[follow]:
     """Give every attention layer of a diffusers model a processor of its own, with its backend.
 
     Args:
         model: a model whose layers are diffusers' `Attention`.
-        backends: see `GameCraftTransformer.set_attention`.
+        choice, plan, made_for: see `GameCraftTransformer.set_attention`.
+
+    Returns:
+        What follows the model for backends with a plan, until its `remove`.
 
     Raises:
-        UserError: for a backend that does not exist.
-        ValueError: for a pattern that fits no layer.
+        UserError: as `chosen_backends` and `check_plan`.
     """
-    patterns = {"*": backends} if isinstance(backends, str) else backends or {}
     layers = {name: module for name, module in model.named_modules() if isinstance(module, Attention)}
-    for pattern in patterns:
-        if not fnmatch.filter(layers, pattern):
-            raise ValueError(f"no attention layer is called '{pattern}'; there are {', '.join(layers)}")
+    backends = chosen_backends(list(layers), attention_layers(model), choice, plan)
+    distinct = list({id(backend): backend for backend in backends.values()}.values())
+    for backend in distinct:
+        check_plan(model, backend, made_for)
+        if isinstance(backend, ParoAttention):
+            backend.move(next(model.parameters()).device)
     for name, layer in layers.items():
-        chosen = [backend for pattern, backend in patterns.items() if fnmatch.fnmatchcase(name, pattern)]
-        processor: Any = GameCraftAttnProcessor(make_backend(chosen[-1]) if chosen else None)
+        processor: Any = GameCraftAttnProcessor(backends.get(name))
         layer.set_processor(processor)
+    places = [getattr(backend, "place", None) for backend in distinct]
+    return [follow(model, place) for place in places if isinstance(place, Place)]
+
+
+def check_grid(plan: Plan, height: int, width: int) -> None:
+    """See that a plan's picture has as many tokens as one of these pixels, 16 by 16 each.
+
+    Raises:
+        UserError: if not.
+    """
+    wanted, grid = (height // TOKEN_PIXELS, width // TOKEN_PIXELS), plan.meta.layout.grid
+    if grid[-2:] != wanted:
+        raise UserError(
+            f"the plan is for pictures of {grid[-2] * TOKEN_PIXELS}x{grid[-1] * TOKEN_PIXELS}, these have "
+            f"{height}x{width}\nMake one: fulgurite paro calibrate."
+        )
 
 
 def _norm(norm: nn.Module | None, x: Tensor) -> Tensor:

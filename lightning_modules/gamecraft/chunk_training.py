@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ...datamodules.files import write_json
 from ...datamodules.gamecraft.camera import plucker_rays
+from ...kernels.choice import Choice
+from ...kernels.paro.plan import Plan
 from .averaging import save_whole
 from .caption_states import CaptionStates
 from .captions_encoder import CaptionEncoder
@@ -71,6 +73,21 @@ class ChunkTraining(AveragedTraining):
         self.frozen: dict[str, Any] = {} if vae is None else {"vae": trained(GameplayVAE, vae, "model.vae")}
         self.captions = CaptionEncoder()
         self._states = CaptionStates()
+
+    def set_attention(
+        self, attention: Choice | None, plan: str | None, made_for: GameCraftTransformer | None = None
+    ) -> None:
+        """Pick the attention of the network in training and of its average, each with a backend of its own.
+
+        Args:
+            attention, plan, made_for: see `GameCraftTransformer.set_attention`.
+
+        Raises:
+            UserError: likewise.
+        """
+        loaded = None if plan is None else Plan.load(plan)
+        for network in (self.network, self.ema.average):
+            network.set_attention(attention, loaded, made_for)
 
     @property
     def vae(self) -> GameplayVAE | None:

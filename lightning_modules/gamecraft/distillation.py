@@ -53,6 +53,10 @@ class GameCraftStudentModule(ChunkTraining):
         ema_decay: decay of the weights' moving average, which also makes the targets.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         compile: compile the networks' blocks and run steps as CUDA graphs (a GPU; about 30 s for each kind of history).
+        attention: backend of the student's attention and its average's (the teacher's stays), such as `sdpa` or
+            `paro`; or a mapping of layer patterns (`single_transformer_blocks.*`, the last that fits counts) to
+            backends.
+        plan: file of the plan for `paro` or `int4`, made for the teacher's weights.
         optimizer: anything that makes an optimiser of parameter groups.
     """
 
@@ -71,6 +75,8 @@ class GameCraftStudentModule(ChunkTraining):
         ema_decay: float = 0.95,
         warmup_steps: int = 20,
         compile: bool = False,
+        attention: str | dict[str, Any] | None = None,
+        plan: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.0, fused=True),
     ) -> None:
         try:
@@ -81,6 +87,7 @@ class GameCraftStudentModule(ChunkTraining):
         super().__init__(
             student_of(guide), vae, camera_lr_factor, num_samples, ema_decay, warmup_steps, compile, optimizer
         )
+        self.set_attention(attention, plan, made_for=guide)
         self.grid, self.shift, self.num_phases = grid, shift, num_phases
         self.max_w, self.sample_w, self.huber_c = max_w, sample_w, huber_c
         self.frozen["teacher"] = guide

@@ -29,6 +29,7 @@ def evaluate(
     num_chunks: int = 128, num_starts: int = 64, num_speed: int = 16, num_drift: int = 64, drift_chunks: int = 16,
     teacher_steps: int = 50, student_steps: int = 8, few_steps: int = 4, batch_size: int = 48,
     feature_distance: bool = True, frame_stride: int = 4, flow_stride: int = 4, seed: int = 0,
+    attention: str | dict[str, Any] | None = None, plan: Path | None = None,
 ) -> None:  # fmt: skip
     """Measure one-chunk prediction, control over twelve actions, speed response, drift and a full turn.
 
@@ -52,6 +53,10 @@ def evaluate(
         frame_stride: frames between two that the feature distance looks at.
         flow_stride: pairs of frames between two that the flow is measured on.
         seed: of every draw.
+        attention: backend of the student's attention (the teacher's, where no student is named), such as sdpa or paro;
+            or a mapping of layer patterns to backends.
+        plan: file of the plan for paro or int4, made for these weights; what it does not fit (other histories) is
+            computed by sdpa, with a warning.
     """
     import torch
 
@@ -67,10 +72,13 @@ def evaluate(
     models: list[tuple[str, ChunkModel]] = []
     if student is not None:
         trained = Trained.load(student, device)
+        trained.transformer.set_attention(attention, plan)
         for steps in dict.fromkeys((student_steps, few_steps)):
             models.append((f"student_{steps}", trained.model(f"student, {steps} steps", autoencoder, steps)))
     if teacher is not None:
         trained = Trained.load(teacher, device)
+        if student is None:
+            trained.transformer.set_attention(attention, plan)
         for steps in dict.fromkeys((teacher_steps, student_steps)):
             models.append((f"teacher_{steps}", trained.model(f"teacher, {steps} steps", autoencoder, steps)))
     net = EfficientNetLite0.pretrained().to(device) if feature_distance else None

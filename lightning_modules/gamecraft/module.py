@@ -55,6 +55,9 @@ class GameCraftModule(ChunkTraining):
         ema_decay: decay of the weights' moving average.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
         compile: compile the blocks and run steps as CUDA graphs (a GPU; about 30 s for each kind of history).
+        attention: backend of the network's attention and its average's, such as `sdpa` or `paro`; or a mapping of
+            layer patterns (`single_transformer_blocks.*`, the last that fits counts) to backends.
+        plan: file of the plan for `paro` or `int4`, made for `init_from`'s weights.
         optimizer: anything that makes an optimiser of parameter groups.
     """
 
@@ -74,10 +77,13 @@ class GameCraftModule(ChunkTraining):
         ema_decay: float = 0.999,
         warmup_steps: int = 100,
         compile: bool = False,
+        attention: str | dict[str, Any] | None = None,
+        plan: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, weight_decay=0.01, fused=True),
     ) -> None:
         network = build_transformer(transformer, init_from, camera_injection)
         super().__init__(network, vae, camera_lr_factor, num_samples, ema_decay, warmup_steps, compile, optimizer)
+        self.set_attention(attention, plan)
         self.shift, self.drop, self.history_noise = shift, drop, history_noise
         self.num_steps, self.guidance_scale = num_steps, guidance_scale
         self._val: Any = torch.nn.ModuleDict({name: MeanMetric() for name in ("loss", "loss_other_camera")})

@@ -25,7 +25,10 @@ from torch import Tensor
 
 from ...datamodules.gamecraft.actions import CLIP_FRAMES, Chord, Segment, SpeedLimits, parse_actions
 from ...datamodules.gamecraft.camera import CameraModel, PinholeCamera, ShearPitchCamera, plucker_rays, static_camera
+from ...kernels.choice import AnyPlan, Choice
+from ...kernels.paro.plan import Plan
 from ...registry import UserError
+from .attention import check_grid
 from .camera_path import camera_path, chunks_of
 from .captions_encoder import CaptionEncoder, Captions
 from .conditions import encode_history
@@ -184,6 +187,17 @@ class GameCraftPipeline(DiffusionPipeline):
         if self.config.camera == "shear":
             return ShearPitchCamera(height, width)
         return PinholeCamera(height, width, self.config.vertical_fov_deg)
+
+    def set_attention(self, choice: Choice | None, plan: AnyPlan | None = None) -> None:
+        """Pick the transformer's attention (`GameCraftTransformer.set_attention`).
+
+        Raises:
+            UserError: as there; also for a plan of another picture size than this pipeline's.
+        """
+        loaded = Plan.load(plan) if isinstance(plan, str | Path) else plan
+        if loaded is not None:
+            check_grid(loaded, self.config.height, self.config.width)
+        self.transformer.set_attention(choice, loaded)
 
     @torch.no_grad()
     def __call__(

@@ -16,6 +16,8 @@ from diffusers.models.modeling_utils import ModelMixin  # noqa: F401  (pipelines
 from diffusers.models.transformers.transformer_hunyuan_video import HunyuanVideoTransformer3DModel
 from torch import Tensor, nn
 
+from ...kernels.adapters.follow import follow
+from ...kernels.choice import AnyPlan, Choice
 from ..eight_bits import EightBitWeights
 from .attention import set_attention
 from .camera_encoder import CameraEncoder
@@ -123,6 +125,7 @@ class GameCraftTransformer(EightBitWeights, HunyuanVideoTransformer3DModel):  # 
         if self.time_text_embed.guidance_embedder is not None:
             nn.init.zeros_(self.time_text_embed.guidance_embedder.linear_2.weight)
             nn.init.zeros_(self.time_text_embed.guidance_embedder.linear_2.bias)
+        self._followed: list[follow] = []
         self.set_attention(None)
 
     @classmethod
@@ -134,18 +137,29 @@ class GameCraftTransformer(EightBitWeights, HunyuanVideoTransformer3DModel):  # 
         """
         return cls(**{**SIZES[size], **changes})
 
-    def set_attention(self, backends: str | Mapping[str, str] | None) -> None:
-        """Pick the attention backend of every layer.
+    def set_attention(
+        self, choice: Choice | None, plan: AnyPlan | None = None, made_for: nn.Module | None = None
+    ) -> None:
+        """Pick the attention backend of every layer; what was picked before is forgotten.
 
         Args:
-            backends: a name; or patterns of layer names (`transformer_blocks.*`, the last that fits counts) -> name;
-                None follows `use_attention`, else the default.
+            choice: a backend's name; or patterns of layer names (`transformer_blocks.*`, the last that fits counts) ->
+                name; None follows `use_attention`, else the default.
+            plan: a plan or its file, for `paro` and `int4`, which serve the layers that it counts.
+            made_for: the model whose weights the plan was made for, where it is not this one.
 
         Raises:
-            UserError: for a backend that does not exist.
-            ValueError: for a pattern that fits no layer.
+            UserError: for a backend or layer that does not exist, or a plan that can't be read or isn't for this model.
         """
-        set_attention(self, backends)
+        followed = set_attention(self, choice, plan, made_for)
+        for followed_before in self._followed:
+            followed_before.remove()
+        self._followed = followed
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether some layer's attention has a plan, which is for one grid and one number of caption tokens."""
+        return bool(self._followed)
 
     @staticmethod
     def model_input(noisy_BCThw: Tensor, history_BCThw: Tensor) -> Tensor:

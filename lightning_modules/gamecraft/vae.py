@@ -71,7 +71,7 @@ class SteadyNorm(torch.nn.GroupNorm):
 _OURS = {HunyuanVideoCausalConv3d: CausalConv3d, torch.nn.GroupNorm: SteadyNorm}
 
 
-class GameplayVAE(EightBitWeights, AutoencoderKLHunyuanVideo):
+class GameplayVAE(EightBitWeights, AutoencoderKLHunyuanVideo):  # type: ignore[misc]
     """AutoencoderKLHunyuanVideo (4x in time, 8x8 in space, 16 channels) at widths that play in real time.
 
     33 frames give 9 latents and one frame gives one. Clips are encoded one by one, never joined: GroupNorm looks along

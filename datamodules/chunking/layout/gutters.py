@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -14,8 +15,10 @@ from .turned import Frame
 
 NUM_SAMPLED = 12
 SAME = 6.0  # points by which pages of one document may differ
+OFTEN = 0.1  # of the lines right of the gutter that begin at one place: the leftmost such place is their column's edge
+CLEAR = 3.0  # points left of that edge
 BEFORE, BEHIND = 5.0, 9.0  # points around the right column's edge in which its lines begin, cells set in
-MIN_AT_EDGE = 0.6  # of the lines right of it
+MIN_AT_EDGE = 0.6  # of the lines right of it, by their area
 MAX_CROSSING = 0.15  # of the page's pieces
 MIN_PIECES = 4
 NARROWEST = 6.0  # points: a page number or a running line that ends nearer to the right column reaches into the gutter
@@ -31,8 +34,8 @@ class Gutter:
 
     @property
     def middle(self) -> float:
-        """Between both."""
-        return (self.left + self.right) / 2
+        """Between both, and clear of the right column, which has the sharper edge."""
+        return min((self.left + self.right) / 2, self.right - CLEAR)
 
 
 def document_gutters(document: Document) -> tuple[Gutter, ...]:
@@ -60,8 +63,8 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     middle = gutter_of(pieces, one_filled=True)
     if middle is None:
         return None
-    rights = [round(p.x0) for p in pieces if p.x0 >= middle]
-    right = float(statistics.mode(rights))
+    rights = [round(line.x0) for line in lines_of([p for p in pieces if p.x0 >= middle])]
+    right = float(min(x for x, count in Counter(rights).items() if count >= max(OFTEN * len(rights), 1)))
     ends = [p.x1 for p in pieces if p.x1 <= min(middle, right - NARROWEST)]
     return Gutter(max(ends), right) if ends else None
 
@@ -72,15 +75,22 @@ def hidden_gutter(pieces: Sequence[Piece], known: Sequence[Gutter]) -> float | N
         left = [p for p in pieces if p.x1 <= gutter.middle]
         right = [p for p in pieces if p.x0 >= gutter.middle]
         crossing = len(pieces) - len(left) - len(right)
-        if min(len(left), len(right)) < MIN_PIECES or crossing > MAX_CROSSING * len(pieces):
+        if not (_enough(left) and _enough(right)) or crossing > MAX_CROSSING * len(pieces):
             continue
         lines = lines_of(right)
-        begins = [gutter.right - BEFORE <= line.x0 <= gutter.right + BEHIND for line in lines]
-        if sum(begins) < MIN_AT_EDGE * len(lines):
+        areas = [(line.x1 - line.x0) * (line.y1 - line.y0) for line in lines]
+        lows = [gutter.left if line.pieces[0].index >= 0 else gutter.right - BEFORE for line in lines]
+        begins = [low <= line.x0 <= gutter.right + BEHIND for low, line in zip(lows, lines, strict=True)]
+        if sum(itertools.compress(areas, begins)) < MIN_AT_EDGE * sum(areas):  # names in a drawing are small
             continue
         if share_level(left, right) <= MAX_LEVEL or _tables_beside(left, right):
             return gutter.middle
     return None
+
+
+def _enough(side: Sequence[Piece]) -> bool:
+    """Whether a side has enough on it to be a column: a table does by itself."""
+    return len(side) >= MIN_PIECES or any(p.index >= 0 for p in side)
 
 
 def _tables_beside(left: Sequence[Piece], right: Sequence[Piece]) -> bool:

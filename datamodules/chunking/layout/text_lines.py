@@ -17,6 +17,8 @@ MAX_NAMES = 0.6  # of the right side's width: a left side as narrow as this may 
 MIN_NAMES_LEVEL = 0.6  # of its lines that stand level with one at the right
 MAX_LEVEL = 0.8  # of the left lines level with one at the right: more is one table over the whole width
 LEVEL_POINTS = 0.6
+MAX_CHANCE = 0.15  # of the left lines level with one at the right: as many are by chance
+MANY_LINES = 12
 MAX_BESIDE = 0.4  # of the left lines level with one at the right: text beside a table
 
 
@@ -223,13 +225,16 @@ def _side_by_side(left: list[Piece], right: list[Piece]) -> bool:
 
 
 def _text_beside(left: list[Piece], right: list[Piece]) -> bool:
-    """Whether one side is text and the other something else that was set without regard to its lines."""
+    """Whether one side is text and the other something else that was set without regard to its lines.
+
+    Where both are half tables, many lines have to stand at no height of the other side's.
+    """
     widths = [Region.around(side).x1 - Region.around(side).x0 for side in (left, right)]
-    return (
-        min(widths) > MIN_FILL * max(widths)
-        and (_filled(left) or _filled(right))
-        and share_level(left, right) < MAX_BESIDE
-    )
+    if min(widths) <= MIN_FILL * max(widths):
+        return False
+    level = share_level(left, right)
+    apart = level < MAX_CHANCE and min(len(lines_of(left)), len(lines_of(right))) >= MANY_LINES
+    return apart or (level < MAX_BESIDE and (_filled(left) or _filled(right)))
 
 
 def _names_of_rows(left: list[Piece], right: list[Piece]) -> bool:

@@ -34,7 +34,7 @@ _CONTENTS_HEAD = re.compile(
     r"(?:table of )?contents|(?:list of )?(?:tables|figures|examples)|(?:subject )?index|inhalt\w*|sommaire",
     re.IGNORECASE,
 )
-_ENDS_IN_PAGE = re.compile(r"\S\s*[.,…]*\s*(?:\d{1,4}|[ivxlc]{1,6})\s*$", re.IGNORECASE)
+_ENDS_IN_PAGE = re.compile(r"\S\s*[.,…]*\s*(?:\d{1,4}|\b[ivxlc]{1,6})\s*$", re.IGNORECASE)
 
 
 @dataclass
@@ -72,6 +72,7 @@ class Decider:
         self.waiting: list[tuple[int, Block]] = []  # headings under which nothing stands yet
         self.table = context.open_table
         self.table_page = 0  # where it was last seen; 0 for the batch before
+        self.rows_from = 0  # number of the chunk with which its rows begin there
         self.first = True  # nothing of this batch has been given out
 
     def read(self, blocks: Sequence[Block]) -> list[PlacedChunk]:
@@ -267,6 +268,7 @@ class Decider:
         self._flush()
         self.waiting = []
         top = "\n".join([table_line(header), separator_line(len(header))])
+        self.rows_from = len(self.chunks)
         for k, row in enumerate(rows):
             box = Box(block.page, row.region.x0, row.region.y0, row.region.x1, row.region.y1)
             cut = k == 0 and len(self.table) == len(header) and self._is_cut(row)

@@ -115,11 +115,24 @@ def judge_page(seen: SeenPage, opinion: Opinion, strokes: Sequence[Stroke], num_
 
 
 def _tabular(block: Block, own: Sequence[int], opinion: Opinion) -> set[int]:
-    """Items of a block that are lines of a table; all of them where the rules found one and the network half agrees."""
+    """Items of a block that are lines of a table; all of them where the rules found one and the network half agrees.
+
+    Two tables that the rules took for one are parted: by lines between them that are no rows, if a header follows.
+    """
     share = opinion.role[list(own)][:, TABULAR].sum(1)
-    if block.table is not None:
-        return set(own) if float(share.mean()) >= KEPT_TABLE else set()
-    return {k for k, p in zip(own, share, strict=True) if p > 0.5}
+    if block.table is None:
+        return {k for k, p in zip(own, share, strict=True) if p > 0.5}
+    if float(share.mean()) < KEPT_TABLE:
+        return set()
+    found, between = set(own), set[int]()
+    for k, p in zip(own, share, strict=True):
+        if p <= 0.5:
+            between.add(k)
+            continue
+        if opinion.role[k, HEADER] > opinion.role[k, ROW]:
+            found -= between
+        between = set()
+    return found
 
 
 def _has_row(run: Sequence[tuple[Item, TextLine, int]], opinion: Opinion) -> bool:
@@ -196,7 +209,8 @@ def _ruled(block: Block, own: Sequence[int], opinion: Opinion) -> Judged:
     role = ROLES[int(probability.argmax())]
     kept = role if role == "contents_entry" or int(probability.argmax()) in RUNNING else "table_row"
     told = dataclasses.replace(block, table=dataclasses.replace(table, num_header=heads))
-    return Judged(told, kept, probability, float(opinion.begins[own[0]]), opinion.flag[own[0]])
+    first = own[heads] if heads < len(own) else own[0]
+    return Judged(told, kept, probability, float(opinion.begins[first]), opinion.flag[own[0]])
 
 
 def _from_lines(
@@ -244,8 +258,13 @@ def _is_heading_above(run: Sequence[tuple[Item, TextLine, int]]) -> bool:
     larger = line.size > LARGER * statistics.median(x.size for _, x, _ in run[1:])
     if item.kind != "text":
         return larger and len(line.pieces) == 1
-    alone = abs(line.x0 - below.x0) < 0.5 * line.size and len(below.pieces) > 1
+    alone = abs(line.x0 - below.x0) < 0.5 * line.size and len(below.pieces) > 1 and not _names_columns(line, below)
     return alone or larger
+
+
+def _names_columns(line: TextLine, below: TextLine) -> bool:
+    """Whether a word begins over each cell of the line below, as names of narrow columns do, however close they are."""
+    return all(any(abs(w.x0 - piece.x0) < 0.3 * line.size for w in line.words) for piece in below.pieces)
 
 
 def _untabled(opinion: Opinion) -> Opinion:

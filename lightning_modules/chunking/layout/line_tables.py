@@ -20,6 +20,7 @@ from ....datamodules.chunking.words import Word
 MAX_COLUMNS = 20
 GAPS = (1.6, 1.3, 1.0, 0.8, 0.65, 0.5)  # of the type size: how wide the white between columns may be asked to be
 NARROW = (0.35, 0.2, 0.1)  # asked for only where the header, or the open table, tells how many columns there are
+CLEAR = 0.7  # of the type size: no space between words is so wide, in all rows and between names of the header
 MANY_LINES = 6  # from so many lines on, a narrow white that all leave free is a column's
 _ATTACHED = re.compile(r"[$€£%)(]+")
 Span = tuple[float, float]
@@ -85,6 +86,9 @@ def _columns(body: Sequence[TextLine], head: Sequence[TextLine], num_columns: in
         usual = _as_many(max(len(line.pieces) for line in head), (*by_gap, *narrow)) or usual
         if counts and statistics.mode(counts) > len(usual):
             usual = _as_many(statistics.mode(counts), (*by_gap, *narrow)) or usual
+        clear = _free_of_words([*body, head[-1]], CLEAR * size)
+        if len(clear) > len(usual) and all(any(a <= w.x0 <= b for w in head[-1].words) for a, b in clear):
+            return clear
         joint = _free_of_words([*body, *(line for line in head if len(line.pieces) == len(usual))], 0.3 * size)
         if len(joint) == len(usual):
             return joint

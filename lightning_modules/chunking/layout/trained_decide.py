@@ -7,7 +7,8 @@ What the contract makes certain is not left to the network, and holds on top of 
 - the next number of an open procedure goes on with it, and what stands between two of its steps stays inside;
 - only what stands at a page's top or bottom is left out as a running line, only what ends in a number as
   contents, and what has leaders always;
-- a footnote goes below the chunk that is open, and does not end it.
+- a footnote goes below the chunk that is open, and does not end it; one behind a table's rows goes before those of its
+  page, so that the table is still open for what comes.
 
 Chunks of plain text are packed up to `target_chars`, as by the rules: the network tells where one may end.
 """
@@ -18,8 +19,9 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
+from ....datamodules.chunking.chunks import PlacedChunk
 from ....datamodules.chunking.context import ChunkContext
-from ....datamodules.chunking.contract import Flag
+from ....datamodules.chunking.contract import Flag, TaggedChunk
 from ....datamodules.chunking.labels import FLAGS
 from ....datamodules.chunking.layout.blocks import Block
 from ....datamodules.chunking.layout.style import DocumentStyle, in_zone
@@ -38,7 +40,7 @@ MAX_HEADING_CHARS = 200
 MAX_RUNNING_LINES = 3
 MAX_ABOVE = 40  # words that may stand above a procedure in its chunk, and as many of the paragraph that leads in
 SAME_PLACE = 3.0  # points by which bare step numbers may stand apart
-_ENDS_IN_PAGE = re.compile(r"(?:\d{1,4}|[ivxlc]{1,7})\s*$", re.IGNORECASE)
+_ENDS_IN_PAGE = re.compile(r"(?:\d{1,4}|\b[ivxlc]{1,7})\s*$", re.IGNORECASE)
 
 
 class TrainedDecider(Decider):
@@ -61,6 +63,7 @@ class TrainedDecider(Decider):
         self.notes: list[Block] = []
         self.bare_x: float | None = None  # where the open procedure's numbers stand, if they are bare
         self.table_begins = 1.0  # probability that the first row of the table in hand is a new one
+        self.table_place: tuple[int, float] = (0, 0.0)  # page and top of the table that was read last
 
     def _of(self, block: Block) -> Judged:
         return self.judged[id(block)]
@@ -99,6 +102,9 @@ class TrainedDecider(Decider):
         if judged.role == "footnote" and self.open.texts:
             self.notes.append(block)
             return
+        if judged.role == "footnote" and self.table and self.table_page == block.page and not self.waiting:
+            self._note_above_rows(text, block)
+            return
         step = self._step_of(block, ahead)
         is_item = judged.sum_of(STEPS) > 0.5 or self.bare_x is not None
         if self.first and not self.waiting and not self.open.texts:
@@ -114,6 +120,15 @@ class TrainedDecider(Decider):
             self.open.items = True
             self.open.last_step = step or self.open.last_step
         self._write(text, block)
+
+    def _note_above_rows(self, text: str, block: Block) -> None:
+        """Put a footnote before the rows that stand on its page; behind the first if that goes on from a row before."""
+        at = self.rows_from
+        at += self.chunks[at].tagged.continues == "True"
+        heads = self.chunks[at - 1 if at else at].tagged.headings
+        note = PlacedChunk(TaggedChunk("False", heads, text), (box_of(block),), block.page, block.page)
+        self.chunks.insert(at, note)
+        self.rows_from = at + 1
 
     def _step_of(self, block: Block, ahead: Sequence[Block]) -> int | None:
         """A block's step number: a marked one, or a bare one where the next stands below it or the last above."""
@@ -226,10 +241,15 @@ class TrainedDecider(Decider):
         self.notes = []
         super()._flush()
 
+    def _table(self, block: Block, table: Table) -> None:
+        super()._table(block, table)
+        self.table_place = (block.page, block.upright.y0)
+
     def _body(self, block: Block, table: Table) -> tuple[Sequence[Row], tuple[str, ...]]:
         """Rows and header: the open table's own where the network sees no header, or the same one again."""
         rows, own = table.rows, table.header
-        self.table_begins = self._of(block).begins if block.page != self.table_page else 1.0
+        elsewhere = block.page != self.table_page or block.upright.y0 < self.table_place[1]  # on a page, or in a column
+        self.table_begins = self._of(block).begins if elsewhere else 1.0
         if self.table and len(self.table) == len(rows[0].cells):
             same = next((n for n in (1, 2, 3) if n < len(rows) and header_alike(stacked(rows[:n]), self.table)), 0)
             if same:

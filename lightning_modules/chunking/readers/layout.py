@@ -17,7 +17,7 @@ from ..layout.decide import TARGET_CHARS
 from ..layout.trained_decide import TrainedDecider
 from .protocol import READERS, PlacedAnswer
 
-VERSION = "trained-3"  # of the decoding: another one gives other chunks
+VERSION = "trained-4"  # of the decoding: another one gives other chunks
 TITLE = (ROLES.index("title"),)
 MAX_TITLE_CHARS = 200
 MIN_TITLE = 0.15  # of probability: a document has a title more often than not

@@ -10,7 +10,7 @@ from ....datamodules.chunking.pages import Document, PageBatch
 from ..layout.decide import TARGET_CHARS, Decider
 from .protocol import READERS, PlacedAnswer
 
-VERSION = "rules-2"  # of the decisions: another one gives other chunks
+VERSION = "rules-3"  # of the decisions: another one gives other chunks
 
 
 @READERS.register("rules", paper="2506.16035")

@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from ....datamodules.files import write_json
 from ....datamodules.gamecraft.actions import CLIP_FRAMES, Chord
+from ....kernels.choice import takes_plan
 from ....registry import COMMANDS, UserError
 from ..pipeline import GameCraftPipeline, fast_dtype
 from ..transformer import SIZES, GameCraftTransformer
 from ..vae import SIZES as VAE_SIZES
 from ..vae import GameplayVAE
+from .attention_times import compare_attention, plan_for, show_attention
 from .session import FPS, GameSession
 from .world import PipelineWorld, pick_device
 
@@ -80,6 +82,9 @@ def bench(
     play_s: float = 20.0,
     device: str = "auto",
     compile: bool | None = None,
+    attention: str | None = None,
+    plan: Path | None = None,
+    density: float = 0.3,
     json: Path | None = None,
 ) -> int:
     """Sustained frames a second of the whole pipeline (keys to frames in memory), part by part, and the time from a key
@@ -98,10 +103,13 @@ def bench(
         play_s: seconds of play; 0 leaves the game out.
         device: cpu, cuda or auto.
         compile: let torch compile the model; default: on a GPU.
+        attention: also compare these backends, with commas, such as sdpa,paro,auto: attention's time, the chunk's.
+        plan: file of the plan for those that take one; default: random orders and masks, good for times alone.
+        density: kept blocks of the random plan / all blocks.
         json: file for the numbers.
 
     Raises:
-        UserError: for a model or size that there is not.
+        UserError: for a model, size or backend that there is not, or a plan that is not for these weights.
     """
     if chunks < 1 or play_s < 0 or (steps is not None and steps < 1):
         raise UserError(f"--chunks {chunks} --play_s {play_s} --steps {steps}: at least 1, 0 and 1")
@@ -109,10 +117,19 @@ def bench(
     on_gpu = place.type == "cuda"
     compiled = on_gpu if compile is None else compile
     pipeline, loading_s = _pipeline(weights, model, size, place)
+    names = [name.strip() for name in attention.split(",") if name.strip()] if attention else []
+    given = plan_for(pipeline, plan, density) if any([takes_plan(name) for name in names]) else None
     counted = _count_operations(pipeline, steps)
-    began = time.perf_counter()
-    world = PipelineWorld(pipeline, num_inference_steps=steps, seed=0, compile=compiled, graphs=on_gpu)
+
+    def make_world() -> PipelineWorld:
+        return PipelineWorld(pipeline, num_inference_steps=steps, seed=0, compile=compiled, graphs=on_gpu)
+
     executor = ThreadPoolExecutor(1)
+    compared = executor.submit(
+        compare_attention, pipeline, names, given, _picture(pipeline), chunks, make_world
+    ).result()
+    began = time.perf_counter()
+    world = make_world()
     executor.submit(world.warm_up).result()
     warming_s = time.perf_counter() - began
     first_s = executor.submit(_first_frame, world).result()
@@ -145,9 +162,12 @@ def bench(
         "parts": [vars(part) for part in parts],
         "matmul_flops": matmul,
         "game": game,
+        "attention": [vars(times) for times in compared],
         "torch": torch.__version__,
     }
     _show(content, parts)
+    if compared:
+        show_attention(compared)
     if json is not None:
         write_json(json, content)
     return 0
@@ -188,22 +208,22 @@ def _num_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _picture(world: PipelineWorld) -> Image.Image:
-    height, width = world.size
+def _picture(pipeline: GameCraftPipeline) -> Image.Image:
+    height, width = pipeline.config.height, pipeline.config.width
     noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height))
 
 
 def _first_frame(world: PipelineWorld) -> float:
     """Seconds from a start picture to the first frames that a key shaped, the model being warm."""
-    picture, began = _picture(world), time.perf_counter()
+    picture, began = _picture(world.pipeline), time.perf_counter()
     world.next_chunk(world.start(picture), CHORDS[0])
     return time.perf_counter() - began
 
 
 def _chunk_times(world: PipelineWorld, count: int) -> list[float]:
     """Seconds of each of `count` chunks in a row, frames in memory included."""
-    _, state = world.next_chunk(world.start(_picture(world)), CHORDS[0])
+    _, state = world.next_chunk(world.start(_picture(world.pipeline)), CHORDS[0])
     times = []
     for number in range(count):
         began = time.perf_counter()
@@ -217,7 +237,7 @@ def _count_operations(pipeline: GameCraftPipeline, steps: int | None) -> dict[st
     from torch.utils.flop_counter import FlopCounterMode
 
     world = PipelineWorld(pipeline, num_inference_steps=steps, seed=0)
-    _, state = world.next_chunk(world.start(_picture(world)), CHORDS[0])
+    _, state = world.next_chunk(world.start(_picture(world.pipeline)), CHORDS[0])
     counts = {"network": 0.0, "decoder": 0.0}
 
     def counting(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -254,7 +274,7 @@ def _parts(world: PipelineWorld, count: int, counted: Mapping[str, float]) -> li
         return call
 
     with _Replaced(_modules(world.pipeline), timing):
-        _, state = world.next_chunk(world.start(_picture(world)), CHORDS[0])
+        _, state = world.next_chunk(world.start(_picture(world.pipeline)), CHORDS[0])
         for lap in laps.values():
             lap.clear()
         began = wait()
@@ -322,7 +342,7 @@ async def _game(world: PipelineWorld, executor: ThreadPoolExecutor, play_s: floa
             if frame.first:
                 making_s.append(frame.generation_s)
 
-    session.begin(_picture(world))
+    session.begin(_picture(world.pipeline))
     session.hold(["w"], 0)
     tasks = [asyncio.create_task(session.run()), asyncio.create_task(show())]
     while session.num_chunks < 2:

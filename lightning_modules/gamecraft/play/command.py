@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -30,6 +31,8 @@ def play(
     seed: int | None = None,
     device: str = "auto",
     compile: bool = False,
+    attention: str | dict[str, Any] | None = None,
+    plan: Path | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
 ) -> int:
@@ -48,6 +51,8 @@ def play(
         seed: seed of the noise; default: 0 for a film, other noise at every start for the page.
         device: cpu, cuda or auto.
         compile: let torch compile the model: a minute's wait, then faster.
+        attention: backend of the network's attention, such as sdpa or paro; or a mapping of layer patterns to backends.
+        plan: file of the plan for paro or int4, made for these weights.
         host: address to listen on; anything but the loopback lets others play, too.
         port: port to listen on; 0 takes a free one.
     """
@@ -59,30 +64,35 @@ def play(
         raise UserError("--seed is a whole number from 0 to 2^63 - 1")
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: a whole number from 0 to 65535")
+
+    def world() -> PipelineWorld:
+        from .world import load_world
+
+        noise = seed if out is None else seed or 0
+        return load_world(
+            weights, device, num_inference_steps=steps, seed=noise, compile=compile, attention=attention, plan=plan
+        )
+
     if out is not None:
-        return _film(weights, image, prompt, actions or "", out, steps, seed or 0, device, compile)
-    return _page(weights, image, prompt, steps, seed, device, compile, host, port)
+        return _film(world, weights, image, prompt, actions or "", out)
+    return _page(world, weights, image, prompt, host, port)
 
 
 def _film(
+    open_world: Callable[[], PipelineWorld],
     weights: Path | None,
     image: Path | None,
     prompt: str | None,
     actions: str,
     out: Path,
-    steps: int | None,
-    seed: int,
-    device: str,
-    compile: bool,
 ) -> int:
     from ....datamodules.gamecraft.actions import parse_actions
     from .film import check_film
     from .headless import render
-    from .world import load_world
 
     segments = parse_actions(actions)
     check_film(out)
-    world = load_world(weights, device, num_inference_steps=steps, seed=seed, compile=compile)
+    world = open_world()
     start = _starts(world, weights, image, prompt)[0]
     num_frames = sum(s.num_frames for s in segments)
     taken_s = render(world, start, segments, out)
@@ -92,23 +102,19 @@ def _film(
 
 
 def _page(
+    open_world: Callable[[], PipelineWorld],
     weights: Path | None,
     image: Path | None,
     prompt: str | None,
-    steps: int | None,
-    seed: int | None,
-    device: str,
-    compile: bool,
     host: str,
     port: int,
 ) -> int:
     from .server import PlayServer, check_address, is_loopback, play_page
     from .starts import caption_of
-    from .world import load_world
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     check_address(host, port)
-    world = load_world(weights, device, num_inference_steps=steps, seed=seed, compile=compile)
+    world = open_world()
     starts = _starts(world, weights, image, prompt)
     where = f"{world.pipeline.device}".removesuffix(":0")
     title = f"{(weights.resolve().name if weights else 'gamecraft-doom')} on {where}"

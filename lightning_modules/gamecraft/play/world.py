@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ....datamodules.gamecraft.actions import Chord
+from ....kernels.choice import Choice
 from ....registry import ROOT, UserError
 from ..pipeline import GameCraftPipeline, GameState
 
@@ -67,8 +68,8 @@ class PipelineWorld:
         generator = None if self._seed is None else torch.Generator().manual_seed(self._seed)
         state = self.pipeline.start(image, prompt, num_inference_steps=self._num_steps, generator=generator)
         states_BLC, mask_BL, pooled_BC = state.captions
-        if len(mask_BL) > 1 or state.sampling.guidance_scale != 1.0:
-            return state
+        if len(mask_BL) > 1 or state.sampling.guidance_scale != 1.0 or self.pipeline.transformer.has_plan:
+            return state  # a plan counts a caption's padding, too
         # attention without a mask takes the fast kernels
         bare: Any = (states_BLC[:, mask_BL[0]], None, pooled_BC)
         return replace(state, captions=bare)
@@ -127,7 +128,14 @@ class GraphedCalls:
 
 
 def load_world(
-    weights: Path | None, device: str, *, num_inference_steps: int | None, seed: int | None, compile: bool
+    weights: Path | None,
+    device: str,
+    *,
+    num_inference_steps: int | None,
+    seed: int | None,
+    compile: bool,
+    attention: Choice | None = None,
+    plan: Path | None = None,
 ) -> PipelineWorld:
     """The world of a saved pipeline.
 
@@ -135,9 +143,10 @@ def load_world(
         weights: folder of a pipeline; None = weights/gamecraft-doom.
         device: `cpu`, `cuda`, …; `auto` takes a GPU where there is one.
         num_inference_steps, seed, compile: see `PipelineWorld`.
+        attention, plan: see `GameCraftPipeline.set_attention`.
 
     Raises:
-        UserError: if there are no weights, or no such device.
+        UserError: if there are no weights, no such device or backend, or a plan that is not for these weights.
     """
     folder = weights or DEFAULT_WEIGHTS
     if weights is None and not folder.is_dir():
@@ -148,6 +157,7 @@ def load_world(
     place = pick_device(device)
     pipeline = GameCraftPipeline.from_pretrained(folder).to(place)
     pipeline.set_progress_bar_config(disable=True)
+    pipeline.set_attention(attention, plan)
     return PipelineWorld(
         pipeline, num_inference_steps=num_inference_steps, seed=seed, compile=compile, graphs=place.type == "cuda"
     )

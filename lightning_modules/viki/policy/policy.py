@@ -90,7 +90,7 @@ class VikiPolicy(nn.Module):
         try:
             with no_progress_bars():
                 if (folder / eight_bits.FILE).is_file():
-                    model = _expanded(folder).to(dtype)
+                    model = nn.Module.to(_expanded(folder), dtype)
                 else:
                     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         except Exception as error:  # OSError, safetensors', transformers' and torch's own error types
@@ -293,16 +293,6 @@ class VikiPolicy(nn.Module):
         self.model.model.visual.requires_grad_(False)
 
 
-def _token_log_probs(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float) -> Tensor:
-    logits_GLV = head(hidden_GLD).float() / temperature
-    return -F.cross_entropy(logits_GLV.flatten(0, 1), tokens_GL.flatten(), reduction="none").view_as(tokens_GL)
-
-
-def _token_entropy(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float) -> Tensor:
-    log_p_GLV = F.log_softmax(head(hidden_GLD).float() / temperature, -1)
-    return -(log_p_GLV.exp() * log_p_GLV).sum(-1)
-
-
 def _tied(model: Qwen2_5_VLForConditionalGeneration) -> set[str]:
     """Names of weights that are others' too, and are not kept apart."""
     return {"lm_head.weight"} if model.config.get_text_config().tie_word_embeddings else set()
@@ -315,3 +305,13 @@ def _expanded(folder: Path) -> Qwen2_5_VLForConditionalGeneration:
         raise OSError(f"{folder / eight_bits.FILE}: weights that don't fit config.json: {', '.join(sorted(wrong)[:3])}")
     model.tie_weights()
     return model.eval()
+
+
+def _token_log_probs(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float) -> Tensor:
+    logits_GLV = head(hidden_GLD).float() / temperature
+    return -F.cross_entropy(logits_GLV.flatten(0, 1), tokens_GL.flatten(), reduction="none").view_as(tokens_GL)
+
+
+def _token_entropy(head: nn.Module, hidden_GLD: Tensor, tokens_GL: Tensor, temperature: float) -> Tensor:
+    log_p_GLV = F.log_softmax(head(hidden_GLD).float() / temperature, -1)
+    return -(log_p_GLV.exp() * log_p_GLV).sum(-1)

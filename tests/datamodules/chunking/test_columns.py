@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fulgurite.datamodules.chunking.layout.gutters import Gutter, hidden_gutter
 from fulgurite.datamodules.chunking.layout.tables import ruled_tables
-from fulgurite.datamodules.chunking.layout.text_lines import in_reading_order, pieces_of
+from fulgurite.datamodules.chunking.layout.text_lines import Piece, in_reading_order, pieces_of
 from fulgurite.datamodules.chunking.strokes import Stroke
 from fulgurite.datamodules.chunking.words import Word
 
@@ -54,6 +54,13 @@ def test_a_gutter_of_the_document_parts_columns_that_are_full_of_tables() -> Non
         {"valve", "K-1", "9.00"},
         {"pump", "K-2", "2.50"},
     ]
+
+
+def test_a_table_that_fills_a_column_alone_is_beside_the_other_column() -> None:
+    text = pieces_of([w for k in range(8) for w in words(50, 100 + 14 * k, "valves and pumps are told apart here")])
+    table = Piece(303.0, 90.0, 545.0, 300.0, (), 0)
+    assert hidden_gutter([*text, table], [Gutter(290.0, 306.0)]) == 298.0
+    assert hidden_gutter([*text, Piece(400.0, 90.0, 545.0, 300.0, (), 0)], [Gutter(290.0, 306.0)]) is None
 
 
 def test_a_table_over_the_whole_width_is_not_parted() -> None:

@@ -35,27 +35,27 @@ HEADS, TEXT = 2, 5
 TOLERANCE = {"reference": 1e-5, "sdpa": 1e-5, "paro float": 1e-5, "paro int8": 0.05}
 
 
-def wan() -> tuple[torch.nn.Module, dict[str, Any]]:
+def wan(times: int = 1) -> tuple[torch.nn.Module, dict[str, Any]]:
     model = WanTransformer3DModel(
         patch_size=(1, 2, 2), num_attention_heads=HEADS, attention_head_dim=16, in_channels=4, out_channels=4,
         text_dim=12, freq_dim=16, ffn_dim=32, num_layers=2, cross_attn_norm=True, rope_max_seq_len=32,
     )  # fmt: skip
     return model, {
-        "hidden_states": torch.randn(1, 4, 3, 12, 16),
+        "hidden_states": torch.randn(1, 4, 3, 12 * times, 16 * times),
         "timestep": torch.tensor([500]),
         "encoder_hidden_states": torch.randn(1, TEXT, 12),
     }
 
 
-def flux() -> tuple[torch.nn.Module, dict[str, Any]]:
+def flux(times: int = 1) -> tuple[torch.nn.Module, dict[str, Any]]:
     model = FluxTransformer2DModel(
         patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
         num_attention_heads=HEADS, joint_attention_dim=12, pooled_projection_dim=8, axes_dims_rope=(4, 6, 6),
     )  # fmt: skip
-    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(12), indexing="ij")
-    places = torch.stack([torch.zeros(12, 12), rows, columns], -1).view(-1, 3)
+    rows, columns = torch.meshgrid(torch.arange(12 * times), torch.arange(12 * times), indexing="ij")
+    places = torch.stack([torch.zeros_like(rows), rows, columns], -1).view(-1, 3).float()
     return model, {
-        "hidden_states": torch.randn(1, 144, 4),
+        "hidden_states": torch.randn(1, len(places), 4),
         "encoder_hidden_states": torch.randn(1, TEXT, 12),
         "pooled_projections": torch.randn(1, 8),
         "timestep": torch.tensor([0.5]),
@@ -64,14 +64,14 @@ def flux() -> tuple[torch.nn.Module, dict[str, Any]]:
     }
 
 
-def hunyuan() -> tuple[torch.nn.Module, dict[str, Any]]:
+def hunyuan(times: int = 1) -> tuple[torch.nn.Module, dict[str, Any]]:
     model = HunyuanVideoTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=HEADS, attention_head_dim=16, num_layers=1,
         num_single_layers=1, num_refiner_layers=1, patch_size=2, patch_size_t=1, guidance_embeds=False,
         text_embed_dim=12, pooled_projection_dim=8, rope_axes_dim=(4, 6, 6),
     )  # fmt: skip
     return model, {
-        "hidden_states": torch.randn(1, 4, 3, 12, 16),
+        "hidden_states": torch.randn(1, 4, 3, 12 * times, 16 * times),
         "timestep": torch.tensor([500]),
         "encoder_hidden_states": torch.randn(1, TEXT, 12),
         "encoder_attention_mask": torch.tensor([[True] * 3 + [False] * 2]),
@@ -79,20 +79,20 @@ def hunyuan() -> tuple[torch.nn.Module, dict[str, Any]]:
     }
 
 
-def cogvideox() -> tuple[torch.nn.Module, dict[str, Any]]:
+def cogvideox(times: int = 1) -> tuple[torch.nn.Module, dict[str, Any]]:
     model = CogVideoXTransformer3DModel(
         num_attention_heads=HEADS, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8,
-        text_embed_dim=12, num_layers=2, sample_width=16, sample_height=12, sample_frames=9, patch_size=2,
-        temporal_compression_ratio=4, max_text_seq_length=TEXT,
+        text_embed_dim=12, num_layers=2, sample_width=16 * times, sample_height=12 * times, sample_frames=9,
+        patch_size=2, temporal_compression_ratio=4, max_text_seq_length=TEXT,
     )  # fmt: skip
     return model, {
-        "hidden_states": torch.randn(1, 3, 4, 12, 16),
+        "hidden_states": torch.randn(1, 3, 4, 12 * times, 16 * times),
         "timestep": torch.tensor([500]),
         "encoder_hidden_states": torch.randn(1, TEXT, 12),
     }
 
 
-MODELS: dict[str, tuple[Callable[[], tuple[torch.nn.Module, dict[str, Any]]], tuple[int, ...], int, str]] = {
+MODELS: dict[str, tuple[Callable[..., tuple[torch.nn.Module, dict[str, Any]]], tuple[int, ...], int, str]] = {
     "wan": (wan, (3, 6, 8), 0, "prefix"),
     "flux": (flux, (12, 12), TEXT, "prefix"),
     "hunyuan": (hunyuan, (3, 6, 8), TEXT, "suffix"),
@@ -112,9 +112,10 @@ def quiet() -> Iterator[None]:
     _AttentionBackendRegistry.set_active_backend(active)
 
 
-def make_plan(name: str, share: float) -> Plan:
-    """Random orders and masks in two bins for a model of two layers."""
+def make_plan(name: str, share: float, times: int = 1) -> Plan:
+    """Random orders and masks in two bins for a model of two layers, at a picture `times` as high and wide."""
     _, grid, text, side = MODELS[name]
+    grid = (*grid[:-2], grid[-2] * times, grid[-1] * times)
     meta = PlanMeta(grid, text, side, (250.0 if name != "flux" else 0.25,))
     size = -(-meta.layout.num_tokens // 64)
     forced = forced_blocks(meta.layout)

@@ -71,3 +71,13 @@ def test_most_rows_tell_more_columns_than_a_header_whose_cells_are_near() -> Non
     ]
     assert len(head.line.pieces) == 2
     assert made([head, near, *rest])[:2] == [("Part", "Code", "Price"), ("Plate with a coating", "K-1", "2.50")]
+
+
+def test_names_as_near_as_words_are_columns_where_all_rows_leave_the_white_between_them() -> None:
+    judged = [JudgedLine(line(100, (50, "Part"), (110, "Quantity"), (158, "Price")), True, True)]
+    judged += [
+        JudgedLine(line(115 + 15 * k, (50, "Valve"), (140, f"{36 + k}"), (158, "72.50")), False, True) for k in range(3)
+    ]
+    assert len(judged[0].line.pieces) == 2
+    rows = made(judged)
+    assert rows[0] == ("Part", "Quantity", "Price") and rows[2] == ("Valve", "37", "72.50")

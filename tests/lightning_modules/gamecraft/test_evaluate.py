@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,31 @@ def test_the_command_runs_on_folders_of_weights(data: Path, tmp_path: Path) -> N
         evaluate(data=data, **folders)
     with pytest.raises(UserError, match="no trained transformer"):
         evaluate(data=data, **folders, student=tmp_path / "vae")
+
+
+def test_the_attention_asked_for_is_the_student_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Any] = {}
+
+    def measure(data: Path, models: list[tuple[str, Any]], *others: Any) -> dict[str, Any]:
+        found.update(models)
+        return {}
+
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "measure", measure)
+    given: dict[str, Any] = {"data": tmp_path, **save_judges(tmp_path), "out": tmp_path, "feature_distance": False}
+    teacher, student = (save_transformer(tmp_path / role, 1.0) for role in ("teacher", "student"))
+    switch: dict[str, Any] = {"attention": {"single_transformer_blocks.*": "reference"}}
+    evaluate(**given, teacher=teacher, student=student, **switch)
+
+    def backends(key: str) -> list[str]:
+        layers = found[key].transformer.single_transformer_blocks
+        return [type(block.attn.processor.backend).__name__ for block in layers]
+
+    assert backends("student_8") == ["ReferenceAttention"] * 2 and backends("teacher_8") == ["NoneType"] * 2
+    found.clear()
+    evaluate(**given, teacher=teacher, **switch)
+    assert backends("teacher_50") == ["ReferenceAttention"] * 2
+    with pytest.raises(UserError, match="attention 'paro' needs a plan"):
+        evaluate(**given, student=student, attention="paro")
 
 
 def test_an_ablation_tells_an_oracle_from_a_still_picture_in_tables_by_group(data: Path) -> None:

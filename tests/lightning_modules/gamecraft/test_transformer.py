@@ -141,6 +141,7 @@ def test_attention_goes_through_the_kernels(monkeypatch: pytest.MonkeyPatch) -> 
             return torch.zeros_like(q)
 
     monkeypatch.setitem(api._ready, "silent", Silent())
+    monkeypatch.setitem(api.ATTENTION._parts, "silent", Silent)
     model, given = make(), inputs()
     plain = model(**given)
     with use_attention("silent"):
@@ -159,8 +160,8 @@ def test_attention_that_does_not_exist() -> None:
     model = make()
     with pytest.raises(UserError, match="no attention named 'flsh'"):
         model.set_attention("flsh")
-    with pytest.raises(ValueError, match="no attention layer is called 'blocks"):
-        model.set_attention({"blocks.*": "sdpa"})
+    with pytest.raises(UserError, match=r"no layer is called 'transformer_block.\*'\nDid you mean 'transformer_blocks"):
+        model.set_attention({"transformer_block.*": "sdpa"})
 
 
 def test_checkpointed_gradients_are_the_same() -> None:

@@ -131,7 +131,8 @@ def test_gamecraft_compiled_whole_with_a_plan(planned: Any, weights: Path) -> No
         torch._dynamo.reset()
         compiled = torch.compile(transformer, backend=count, fullgraph=True)
         given = [call(compiled, t) for t in (950.0, 300.0)]
-    assert len(graphs) == 1
+    hook, whole = (len(graph.graph.nodes) for graph in graphs)  # the hook notes the timestep before the forward
+    assert hook < 10 < whole
     for mine, wanted in zip(given, eager, strict=True):
         torch.testing.assert_close(mine, wanted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(eager[0], dense, atol=1e-3)
