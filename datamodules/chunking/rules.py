@@ -79,6 +79,7 @@ _NO_FINDING = re.compile(
     r"|n/?a|none|empty)\W*",
     re.IGNORECASE,
 )
+_MENU = re.compile(r"\w+(?: \w+)?(?:\.\.\.|…)")  # `Save As...`: so programs name what asks for more
 _BOILERPLATE = re.compile(
     r"\b(?:we use cookies|accept all cookies|cookie (?:policy|settings)|skip to (?:main )?content)\b"
 )
@@ -146,7 +147,7 @@ def _head(chunk: TaggedChunk) -> Found:
     for level in chunk.headings:
         if level.lower().strip("[]<> .") in PLACEHOLDERS:
             yield "head_placeholder", f"'{level}' is no heading"
-        if level.endswith(("...", "…")) and not re.search(r"(?:\.\s?){4,}$", level):
+        if level.endswith(("...", "…")) and not re.search(r"(?:\.\s?){4,}$", level) and not _MENU.fullmatch(level):
             yield "head_shortened", f"'{level[-40:]}' is cut short"
 
 

@@ -154,8 +154,11 @@ def in_reading_order(pieces: Sequence[Piece], hidden: float | None = None) -> li
     gutter = hidden if gutter is None else gutter
     if gutter is None:
         return [sorted(pieces, key=lambda p: (p.y0, p.x0))]
-    crossing = sorted((p for p in pieces if p.x0 < gutter < p.x1), key=lambda p: p.y0)
-    rest = [p for p in pieces if not p.x0 < gutter < p.x1]
+    across = [p for p in pieces if p.x0 < gutter < p.x1]
+    across += [p for p in pieces if p.x1 <= gutter and any(_ends(p, c, pieces) for c in across)]
+    crossing = sorted(across, key=lambda p: p.y0)
+    whole = {id(p) for p in across}
+    rest = [p for p in pieces if id(p) not in whole]
     stretches: list[list[Piece]] = []
     for start, cross in zip([None, *crossing], [*crossing, None], strict=True):
         low = (start.y0 + start.y1) / 2 if start else float("-inf")
@@ -178,6 +181,15 @@ def _runs_joined(stretches: list[list[Piece]]) -> list[list[Piece]]:
         else:
             joined.append(list(stretch))
     return joined
+
+
+def _ends(last: Piece, line: Piece, pieces: Sequence[Piece]) -> bool:
+    """Whether a piece is the short last line of what a wide line begins, such as a title: alone at its height."""
+    height = line.y1 - line.y0
+    below = abs(last.x0 - line.x0) < 1.0 and 0 <= last.y0 - line.y1 < 0.6 * height
+    if not (last.words and line.words and below and abs(last.y1 - last.y0 - height) < 0.1 * height):
+        return False
+    return not any(p is not last and p.y0 < last.y1 and p.y1 > last.y0 for p in pieces)
 
 
 def _wide_pair(a: Piece, b: Piece) -> bool:

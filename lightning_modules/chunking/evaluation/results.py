@@ -14,6 +14,7 @@ from .contract import contract_table
 from .scores import BUDGETS, MEASURES, TOKEN_BUDGETS, DocumentScores
 
 OURS = "ours"
+PACKED = "ours_packed"
 MAIN = "1500 tokens"
 PAPERS_MODE: Mode = "vector"  # the paper retrieves by cosine alone
 SEARCH = {"vector": "vector", "text": "BM25", "hybrid": "hybrid"}
@@ -87,6 +88,11 @@ def compare(scores: Scores, questions: Sequence[Question], contract: Sequence[Se
                 tables.append(table)
                 statements += said
                 metrics |= numbers
+        if groups[name] and PACKED in scores:
+            table, said, numbers = _gains(held, name, groups[name], None, PACKED)
+            tables.append(table)
+            statements += said
+            metrics |= numbers
     scorable = [q for q in questions if q.searchable]
     tables.append(_parts(held, "class", {c: [q for q in scorable if classify(q) == c] for c in CLASSES}))
     tables.append(_parts(held, "document", {d: [q for q in scorable if q.pdf == d] for d in {q.pdf for q in scorable}}))
@@ -129,17 +135,18 @@ def _page_kinds(held: Scored, cells: Sequence[Question]) -> dict[str, Any]:
 
 
 def _gains(
-    held: Scored, name: str, questions: Sequence[Question], alone: Mode | None
+    held: Scored, name: str, questions: Sequence[Question], alone: Mode | None, ours: str = OURS
 ) -> tuple[dict[str, Any], list[str], dict[str, float]]:
     """Ours against each arm, under each arm's best search or all under one: table, sentences, metrics."""
+    own_name = "ours" if ours == OURS else "ours, packed"
     title, measure, _ = GROUPS[name]
     modes = {arm: alone or held.better(arm, MAIN, measure, questions) for arm in held.scores}
     rates = {arm: held.rate(arm, modes[arm], MAIN, measure, questions) or 0.0 for arm in held.scores}
-    own = held.values(OURS, modes[OURS], MAIN, measure, questions)
+    own = held.values(ours, modes[ours], MAIN, measure, questions)
     rows: list[list[Any]] = []
     found = {}
     for arm in held.scores:
-        if arm != OURS:
+        if arm not in (OURS, PACKED):
             gain = found[arm] = difference(own, held.values(arm, modes[arm], MAIN, measure, questions))
             rows.append(
                 [arm, SEARCH[modes[arm]], _rounded(rates[arm]), *map(_rounded, (gain.mean, gain.low, gain.high))]
@@ -151,19 +158,19 @@ def _gains(
     if rivals := [arm for arm in text_arms(found) if arm in found]:
         best = max(rivals, key=lambda arm: rates[arm])
         said.append(
-            f"{where}: ours {rates[OURS]:.3f} ({SEARCH[modes[OURS]]}), the best text chunker {best} {rates[best]:.3f} "
-            f"({SEARCH[modes[best]]}): {found[best]}."
+            f"{where}: {own_name} {rates[ours]:.3f} ({SEARCH[modes[ours]]}), the best text chunker {best} "
+            f"{rates[best]:.3f} ({SEARCH[modes[best]]}): {found[best]}."
         )
-        metrics[f"test/{key}/gain"] = found[best].mean
+        metrics[f"test/{key}/{'gain' if ours == OURS else 'gain_packed'}"] = found[best].mean
     if "reader_fixed" in found:
-        said.append(f"{where}: ours minus our reader with fixed-size splits {found['reader_fixed']}.")
+        said.append(f"{where}: {own_name} minus our reader with fixed-size splits {found['reader_fixed']}.")
     choice = "All under one search" if alone else "Each arm under the search that is best for it on these questions"
     note = (
         f"Paired over questions, 95 % bootstrap interval. {choice}; the best text chunker is told by them too. "
         "No interval allows for such a choice."
     )
     columns = ["arm", "search", f"rate at {MAIN}", "ours minus it", "low", "high"]
-    return {"title": f"Ours ({SEARCH[modes[OURS]]}, {rates[OURS]:.3f}) against each arm: {title}, "
+    return {"title": f"{own_name.capitalize()} ({SEARCH[modes[ours]]}, {rates[ours]:.3f}) against each arm: {title}, "
             f"{'vector search alone, ' if alone else ''}{len(questions)} questions", "columns": columns,
             "rows": rows, "note": note}, said, metrics  # fmt: skip
 

@@ -63,6 +63,15 @@ def test_a_table_that_fills_a_column_alone_is_beside_the_other_column() -> None:
     assert hidden_gutter([*text, Piece(400.0, 90.0, 545.0, 300.0, (), 0)], [Gutter(290.0, 306.0)]) is None
 
 
+def test_the_short_last_line_of_a_wide_title_stays_with_it() -> None:
+    title = [
+        *words(50, 40, "a title that is set over both columns of its page and more words of it"),
+        *words(50, 54, "ends"),
+    ]
+    stretches = in_reading_order(pieces_of([*title, *page_of_tables()]), 298.0)
+    assert " ".join(w.text for p in stretches[0] for w in p.words).endswith("more words of it ends")
+
+
 def test_a_table_over_the_whole_width_is_not_parted() -> None:
     held = [w for k in range(8) for x in (50, 140, 250, 310, 400) for w in words(x, 100 + 14 * k, "9.00")]
     assert hidden_gutter(pieces_of(held), [Gutter(290.0, 306.0)]) is None

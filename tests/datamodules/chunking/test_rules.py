@@ -21,6 +21,7 @@ GOOD = [
     answer(("False", ROW), ("False", ROW.replace("bolt", "nut"))),
     answer(("False", "Q: Is it on?\nA: Yes."), ("False", "Q: Is it off?\nA: No.")),
     answer(("True", "4. Close the lid.\n5. Lock it.")),
+    answer(("False", BODY), head="T > S > Save As..."),
 ]
 
 BROKEN = [

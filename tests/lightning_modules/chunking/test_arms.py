@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fulgurite.datamodules.chunking.chunks import Chunk, read_chunks
-from fulgurite.datamodules.chunking.lines import table_of
+from fulgurite.datamodules.chunking.lines import table_line, table_of
 from fulgurite.datamodules.chunking.typeset.document import typeset_document
 from fulgurite.datamodules.chunking.verbatim import tokens
 from fulgurite.lightning_modules.chunking.arms.source import ARMS, PagedText, Piece, Source
@@ -15,7 +15,7 @@ from fulgurite.lightning_modules.chunking.command import chunk
 from fulgurite.lightning_modules.chunking.evaluation.page_texts import page_texts
 from fulgurite.lightning_modules.chunking.evaluation.results import text_arms
 from fulgurite.lightning_modules.chunking.retrieval.encoder import WINDOW, TextEncoder
-from fulgurite.lightning_modules.chunking.retrieval.store import shown_text
+from fulgurite.lightning_modules.chunking.retrieval.store import heading_path, shown_text
 
 pytest.importorskip("typst")
 pytest.importorskip("docling_core")
@@ -72,6 +72,18 @@ def test_ours_gives_each_row_its_header_where_others_cut(source: Source) -> None
     ours = [p.text for p in ARMS["ours"](source)]
     for header, rows in tables:
         assert any(all(cell in text for cell in (*header, *rows[0])) for text in ours)
+
+
+def test_packed_says_a_table_s_header_once_above_its_rows(source: Source) -> None:
+    pieces = [p.text for p in ARMS["ours_packed"](source)]
+    assert len(pieces) < len(source.chunks) / 2
+    single = max(source.encoder.count(shown_text(c)) for c in source.chunks)
+    assert max(map(source.encoder.count, pieces)) <= max(WINDOW, single)
+    for chunk in source.chunks:
+        if (table := table_of(chunk.text)) and table[0]:
+            head, row = table_line(table[0]), table_line(table[1][0])
+            [holder] = {p for p in pieces if row in p and head in p.partition(row)[0]}
+            assert holder.count(head) == 1 and holder.startswith(heading_path(chunk)[0])
 
 
 def test_semantic_cuts_where_the_subject_changes() -> None:
