@@ -89,7 +89,7 @@ class VikiMultiAgentModule(LightningModule):
         (`val`), and its time; what no episode tells is left out.
         """
         runners = {"train": result.get("env_runners"), "val": result.get("evaluation", {}).get("env_runners")}
-        found = {"time/iteration_s": float(result["timers"]["training_step"])}
+        found = {"time/iteration_s": float(result["time_this_iter_s"])}
         for split, runner in runners.items():
             for name, key in (("reward", "episode_return_mean"), ("steps", "episode_len_mean"), ("success", "success")):
                 value = float((runner or {}).get(key, math.nan))

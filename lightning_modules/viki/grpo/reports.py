@@ -9,7 +9,8 @@ from ..rewards import POOLED_LEVELS
 
 MODULE = "default_policy"
 _LEARNER = ("loss", "policy_loss", "kl", "ratio", "clipped", "entropy", "first_ratio_gap")
-_TIMERS = {"update_s": "learner_update_timer", "sync_s": "synch_weights", "iteration_s": "training_step"}
+SECONDS = "seconds"
+"""Where the algorithm tells what `update`, `sync` and the whole `iteration` took."""
 
 
 def iteration_metrics(result: dict[str, Any]) -> dict[str, float]:
@@ -22,7 +23,7 @@ def iteration_metrics(result: dict[str, Any]) -> dict[str, float]:
     found["train/telling_groups"] = runner["telling_sum"] / count
     found["train/tokens_per_completion"] = runner["tokens_sum"] / count
     found |= {f"time/{name}_s": float(runner[f"{name}_s"]) for name in ("generate", "reward", "log_probs")}
-    found |= {f"time/{name}": float(result["timers"][timer]) for name, timer in _TIMERS.items()}
+    found |= {f"time/{name}_s": float(result[SECONDS][name]) for name in ("update", "sync", "iteration")}
     found["time/completions_per_s"] = count / found["time/iteration_s"]
     found["time/tokens_per_s"] = runner["tokens_sum"] / found["time/iteration_s"]
     evaluated = result.get("evaluation", {}).get("env_runners")

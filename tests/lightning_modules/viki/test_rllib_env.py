@@ -80,5 +80,5 @@ def test_it_trains_on_its_data_s_tasks_and_evaluates_on_held_out_ones(rllib_env,
 def test_an_iteration_in_which_no_episode_ends_has_no_reward():
     from fulgurite.lightning_modules.viki.multi_agent import VikiMultiAgentModule
 
-    result = {"env_runners": {"num_env_steps_sampled": 3}, "timers": {"training_step": 2.0}}
+    result = {"env_runners": {"num_env_steps_sampled": 3}, "time_this_iter_s": 2.0}
     assert VikiMultiAgentModule().rllib_metrics(result) == {"time/iteration_s": 2.0}
