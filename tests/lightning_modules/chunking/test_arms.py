@@ -79,11 +79,11 @@ def test_packed_says_a_table_s_header_once_above_its_rows(source: Source) -> Non
     assert len(pieces) < len(source.chunks) / 2
     single = max(source.encoder.count(shown_text(c)) for c in source.chunks)
     assert max(map(source.encoder.count, pieces)) <= max(WINDOW, single)
-    for chunk in source.chunks:
-        if (table := table_of(chunk.text)) and table[0]:
+    for own in source.chunks:
+        if (table := table_of(own.text)) and table[0]:
             head, row = table_line(table[0]), table_line(table[1][0])
             [holder] = {p for p in pieces if row in p and head in p.partition(row)[0]}
-            assert holder.count(head) == 1 and holder.startswith(heading_path(chunk)[0])
+            assert holder.count(head) == 1 and holder.startswith(heading_path(own)[0])
 
 
 def test_semantic_cuts_where_the_subject_changes() -> None:
