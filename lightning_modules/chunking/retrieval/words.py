@@ -12,10 +12,6 @@ _STOP = """
 a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was
 will with what which who whom whose when where why how do does did has have had were been from its than
 """
-_STOP = """
-a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was
-will with what which who whom whose when where why how do does did has have had were been from its than
-"""
 STOP_WORDS = frozenset(_STOP.split())
 
 
