@@ -52,8 +52,9 @@ class Planned:
 
 def total_batches(data: dict[str, Any], trainer: dict[str, Any]) -> int:
     """Micro-batches of a fit whose datamodule gives `num_batches` an epoch."""
-    epochs = trainer.get("max_epochs") or 1
-    limit = trainer.get("max_steps")
-    batches = int(data["num_batches"]) * int(epochs)
+    epochs, limit = int(trainer.get("max_epochs") or 1), int(trainer.get("max_steps") or -1)
     accumulated = int(trainer.get("accumulate_grad_batches") or 1)
-    return min(batches, int(limit) * accumulated) if limit and limit > 0 else batches
+    if epochs < 0 and limit > 0:
+        return limit * accumulated
+    batches = int(data["num_batches"]) * max(epochs, 1)
+    return min(batches, limit * accumulated) if limit > 0 else batches

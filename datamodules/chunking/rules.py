@@ -79,7 +79,7 @@ _NO_FINDING = re.compile(
     r"|n/?a|none|empty)\W*",
     re.IGNORECASE,
 )
-_MENU = re.compile(r"\w+(?: \w+)?(?:\.\.\.|…)")  # `Save As...`: so programs name what asks for more
+_MENU = re.compile(r"[A-Z]\w*(?: [A-Z]\w*)?\.\.\.")  # `Save As...`: so programs name what asks for more
 _BOILERPLATE = re.compile(
     r"\b(?:we use cookies|accept all cookies|cookie (?:policy|settings)|skip to (?:main )?content)\b"
 )

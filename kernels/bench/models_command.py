@@ -83,6 +83,8 @@ def bench(
                 found, wrong = pool.submit(measure_model, name, SPECS[name], peers, shares, seed, "cuda").result()
             except BrokenProcessPool:
                 found, wrong = [], {name: "its process ended without a word (out of memory?)"}
+            except Exception as error:  # of any library: the other models still run
+                found, wrong = [], {name: f"{type(error).__name__}: {_first_line(error)}"}
         rows += found
         failed |= wrong
         if json:
@@ -135,12 +137,14 @@ def measure_model(
         base = {r["who"]: r["step_ms"] for r in rows if r["who"] in DENSE}
         best = min(base.values(), default=None) if label not in DENSE else None
         cudnn = row["step_ms"] if label == "cudnn" else base.get("cudnn")
+        plan = getattr(backend, "plan", None)
+        kept = density if plan is None else float(plan.density.mean())  # text and the diagonal are always kept
         distance = float((out - first).norm() / first.norm())
         row = {
-            "model": name, "who": label, "density": density, **row,
+            "model": name, "who": label, "density": round(kept, 3), **row,
             "x_cudnn": None if cudnn is None else cudnn / row["step_ms"],
             "x_dense": None if best is None else best / row["step_ms"],
-            "tflops": attention_flops(spec, density) / row["attention_ms"] / 1e9,
+            "tflops": attention_flops(spec, kept) / row["attention_ms"] / 1e9,
             "distance": distance if math.isfinite(distance) else None,
         }  # fmt: skip
         rows.append(row)

@@ -51,7 +51,9 @@ def _create(place: Place) -> str:
 
     sweep = place.sweep
     entity = sweep.content.get("entity")
-    content = {"name": sweep.name, **sweep.content}
+    new = ["--new"] if place.fresh else []
+    command = [*sweep.content["command"], "--output", str(place.root.resolve()), *new]
+    content = {"name": sweep.name, **sweep.content, "command": command}
     try:
         identity = wandb.sweep(content, entity=entity, project=sweep.project)
         entity = entity or wandb.Api().default_entity

@@ -8,6 +8,7 @@ killed goes on when the same command is given again: finished trials are left al
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,13 @@ from rich.console import Console
 
 from ...datamodules.files import write_json
 from ...registry import UserError
-from ..config.experiment import Experiment
+from ..config.experiment import Experiment, parse_flags, resolve
 from ..config.settings import short_path
 from .listed import check_trials, listed_trials
 from .metrics import check_metric
 from .outcome import best_of, print_outcome, write_outcome
 from .sweep_file import Sweep, find_sweep, read_sweep
-from .trial import ENDED, Place, Trial, new_trial, said, told
+from .trial import ENDED, Place, Trial, new_trial, said, split_words, told
 from .trial_process import TrialProcess, in_this_process
 
 SCHEMA_VERSION = 1
@@ -85,7 +86,7 @@ def _folder(sweep: Sweep, root: Path, new: bool) -> Iterator[Place]:
     Raises:
         UserError: if another process runs the sweep.
     """
-    home, digest = root / "sweeps", sweep.digest()[:8]
+    home, digest = root / "sweeps", _digest(sweep)[:8]
     stem = f"{sweep.name}-{digest}"
     earlier = sorted(home.glob(f"{stem}*"), key=lambda f: (len(f.name), f.name))
     fresh = new
@@ -111,6 +112,13 @@ def _folder(sweep: Sweep, root: Path, new: bool) -> Iterator[Place]:
         yield Place(sweep, folder, root, fresh)
     finally:
         lock.release()
+
+
+def _digest(sweep: Sweep) -> str:
+    """What decides the trials: the sweep's file, and the experiment as it stands without their settings."""
+    flags, files = split_words(sweep.fixed)
+    experiment = resolve(sweep.experiment, parse_flags(flags), files)
+    return hashlib.sha256(f"{sweep.digest()} {experiment.digest()}".encode()).hexdigest()
 
 
 def _announce(place: Place, trials: Sequence[Trial], how: str, agents: int) -> None:

@@ -159,7 +159,7 @@ def read_sweep(file: Path) -> Sweep:
         raise UserError(
             f"{short_path(file)}: a {method} search has no end of its own\nSay how many trials: run_cap: 20"
         )
-    whole = {**content, "program": content.get("program") or experiment}
+    whole = {**content, "program": experiment}  # found here: W&B's agent looks from its own folder
     whole.setdefault("command", list(DEFAULT_COMMAND))
     return Sweep(file, whole, experiment, fixed, method, metric, maximize, tuple(parameters), early, cap)
 
@@ -211,6 +211,11 @@ def _early(tree: Any, where: Any) -> EarlyStop | None:
         if key not in EARLY_KEYS:
             hint = did_you_mean(str(key), list(EARLY_KEYS), f"Known here: {', '.join(EARLY_KEYS)}.")
             raise UserError(f"{where('early_terminate', str(key))}: unknown key '{key}'\n{hint}")
+    if tree.get("strict"):
+        raise UserError(
+            f"{where('early_terminate', 'strict')}: hyperband's strict form is not had here: trials end at their rung\n"
+            "Leave `strict:` out."
+        )
     numbers = {k: v for k, v in tree.items() if k in ("min_iter", "max_iter", "s", "eta")}
     eta = numbers.get("eta", 3)
     whole = all(type(v) is int and v > 0 for k, v in numbers.items() if k != "eta")

@@ -47,6 +47,7 @@ class Trial:
         seconds: what the run took.
         error: what went wrong.
         point: where in the search's space the parameters lie, for a search that learns.
+        avoid: an earlier run of the same settings that is not its own, from the root of the runs.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Trial:
     seconds: float = 0.0
     error: str | None = None
     point: dict[str, Any] | None = None
+    avoid: str | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
 
@@ -133,10 +135,20 @@ class Place:
         """Whether the trial may not go on with the newest run of the same settings: one that is not this sweep's own
         counts only if it ran with the code of now.
         """
-        if trial.state == "running":
-            return False
         found = find_run(self.root, experiment)
-        return found is not None and (self.fresh or found.state["code"] != code_digest())
+        if found is None or trial.state == "running":
+            return found is not None and trial.avoid == self.name_of(found)
+        return self.fresh or found.state["code"] != code_digest()
+
+    def begun(self, trial: Trial, experiment: Experiment, begun: str) -> tuple[Trial, bool]:
+        """The trial as it begins, saved, and whether it needs a new run; the one that it may not take is noted."""
+        new, found = self.needs_new_run(trial, experiment), find_run(self.root, experiment)
+        avoid = self.name_of(found) if new and found is not None else trial.avoid
+        return self.save(replace(trial, state="running", begun=trial.begun or begun, avoid=avoid)), new
+
+    def name_of(self, run: RunFolder) -> str:
+        """A run folder from the root of the runs."""
+        return run.path.relative_to(self.root).as_posix()
 
     def value_of(self, run: RunFolder) -> float | None:
         """The sweep's metric of a finished run; where several stages have it, the last one's.
@@ -192,7 +204,7 @@ class Place:
         if run is None:
             return trial
         seconds = sum(s["seconds"] for s in run.state["stages"].values())
-        return replace(trial, run=run.path.relative_to(self.root).as_posix(), seconds=seconds)
+        return replace(trial, run=self.name_of(run), seconds=seconds)
 
 
 def split_words(words: tuple[str, ...]) -> tuple[list[str], list[Path]]:

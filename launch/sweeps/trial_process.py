@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 from ..stages.run_folder import RunFolder, now
 from .trial import Place, Trial, find_run
@@ -29,8 +28,8 @@ def in_this_process(place: Place, trial: Trial) -> Trial:
     from ..stages.termination import is_stop
 
     experiment = place.resolve(trial)
-    new, words = place.needs_new_run(trial, experiment), place.words(trial)
-    trial = place.save(replace(trial, state="running", begun=trial.begun or now("milliseconds")))
+    words = place.words(trial)
+    trial, new = place.begun(trial, experiment, now("milliseconds"))
     wandb = {"project": place.sweep.project, "entity": None, "group": place.folder.name, "tags": None}
     failure = None
     try:
@@ -54,10 +53,10 @@ class TrialProcess:
     def __init__(self, place: Place, trial: Trial, num_threads: int) -> None:
         self.place, self.experiment = place, place.resolve(trial)
         self._wait_for_an_orphan()
-        new = ["--new"] if place.needs_new_run(trial, self.experiment) else []
         self._run: RunFolder | None = None
+        self.trial, anew = place.begun(trial, self.experiment, now("milliseconds"))
+        new = ["--new"] if anew else []
         self._not = find_run(place.root, self.experiment) if new else None
-        self.trial = place.save(replace(trial, state="running", begun=trial.begun or now("milliseconds")))
         self.log = place.folder / "logs" / f"{trial.id}.txt"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # a trial may start its own Ray, and has a W&B service of its own, as W&B's agent sees to as well

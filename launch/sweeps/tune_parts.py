@@ -102,8 +102,10 @@ class Watcher(tune.Callback):
         found, last = self._of(trial), trial.last_result
         if found.state == "running":
             run = find_run(self.place.root, self.place.resolve(found))
+            value = last.get(VALUE)
             found = replace(
-                self.place.with_run(found, run), state="stopped", value=last.get(VALUE),
+                self.place.with_run(found, run), state="stopped",
+                value=value if value is not None and math.isfinite(value) else None,
                 steps=int(last.get("training_iteration", 0)), seconds=float(last.get("time_total_s", 0.0)),
             )  # fmt: skip
             self.place.save(found)

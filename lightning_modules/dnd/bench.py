@@ -108,7 +108,8 @@ def compare_cascades(
     benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
         with torch.no_grad():
-            exact = plain(condition)
+            with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+                exact = plain(condition)
             made = {name: _in_bf16(side, condition).float() for name, side in (("plain", plain), ("ours", fast))}
         sides = {name: _timed(side, condition, target, repeats) for name, side in (("plain", plain), ("ours", fast))}
     finally:

@@ -85,8 +85,6 @@ def plan_sft(model: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any
                 extra = F.binary_cross_entropy_with_logits(logits_BV, torch.zeros_like(logits_BV))
         out = network.model.language_model(inputs_embeds=embeds_BND, position_ids=positions, use_cache=False)
         log_p = network.lm_head(out.last_hidden_state[:, -answer:]).float().log_softmax(-1)
-        with torch.no_grad():
-            (log_p.exp() * log_p).sum(-1)  # the entropy that the policy reports
         return -log_p.gather(2, tokens_BN[:, -answer:, None]).mean() + extra
 
     blocks = tuple(network.model.language_model.layers) if model["gradient_checkpointing"] else ()

@@ -64,7 +64,10 @@ def _of_page(document: Document, number: int) -> Gutter | None:
     if middle is None:
         return None
     rights = [round(line.x0) for line in lines_of([p for p in pieces if p.x0 >= middle])]
-    right = float(min(x for x, count in Counter(rights).items() if count >= max(OFTEN * len(rights), 1)))
+    often = [x for x, count in Counter(rights).items() if count >= max(OFTEN * len(rights), 1)]
+    if not often:  # lines that share no edge, such as centred ones, are no column
+        return None
+    right = float(min(often))
     ends = [p.x1 for p in pieces if p.x1 <= min(middle, right - NARROWEST)]
     return Gutter(max(ends), right) if ends else None
 
