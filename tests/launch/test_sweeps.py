@@ -21,6 +21,7 @@ from fulgurite.cli import main
 from fulgurite.launch.config.experiment import EXPERIMENTS
 from fulgurite.launch.stages.run_folder import RunFolder, all_runs
 from fulgurite.launch.sweeps.outcome import best_of, rank, write_outcome
+from fulgurite.launch.sweeps.run_sweep import _digest
 from fulgurite.launch.sweeps.sweep_file import read_sweep
 from fulgurite.launch.sweeps.trial import Place, Trial, new_trial
 
@@ -304,6 +305,25 @@ def test_bayes_and_early_termination_run_on_ray(tmp_path, child_environment):
     assert "best: val/accuracy" in printed and len(_trials(folder)) == 3
 
 
+def test_an_edited_experiment_makes_another_sweep(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: hello\ntitle: mine\nmodel: {width: 6}\n")
+    file = write_sweep(tmp_path, program="mine.yaml", parameters={"model.width": {"values": [2]}})
+    assert read_sweep(file).content["program"] == str(mine.resolve())
+    first = _digest(read_sweep(file))
+    mine.write_text("base: hello\ntitle: mine\nmodel: {width: 7}\n")
+    assert _digest(read_sweep(file)) != first
+
+
+def test_a_trial_killed_before_its_run_began_still_takes_no_earlier_one(tmp_path):
+    root, file = tmp_path / "runs", write_sweep(tmp_path, parameters={"model.width": {"values": [2]}})
+    assert main(["sweep", str(file), "--output", str(root)]) == 0
+    place = Place(read_sweep(file), tmp_path / "sweep", root, True)
+    experiment = place.resolve(new_trial({"model.width": 2}))
+    trial, new = place.begun(new_trial({"model.width": 2}), experiment, "now")
+    assert new and place.needs_new_run(place.load(trial), experiment)
+
+
 class Server:
     """Stands for W&B's server and agents: what they were asked."""
 
@@ -337,5 +357,6 @@ def test_with_a_key_the_sweep_is_made_on_the_server_once_and_agents_start(tmp_pa
     ((content, entity, project),) = server.sweeps
     assert (entity, project) == ("me", "digits") and content["program"] == "hello"
     assert content["command"][:4] == ["${env}", "fulgurite", "run", "${program}"]
+    assert content["command"][-2:] == ["--output", str((tmp_path / "runs").resolve())]
     assert [a[-2:] for a in server.agents] == [["--forward-signals", "me/digits/abc123"]] * 4
     assert not runs_of(tmp_path / "runs")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
+
+from fulgurite.datamodules.chunking.layout import gutters
 from fulgurite.datamodules.chunking.layout.gutters import Gutter, hidden_gutter
 from fulgurite.datamodules.chunking.layout.tables import ruled_tables
 from fulgurite.datamodules.chunking.layout.text_lines import Piece, in_reading_order, pieces_of
@@ -54,6 +59,18 @@ def test_a_gutter_of_the_document_parts_columns_that_are_full_of_tables() -> Non
         {"valve", "K-1", "9.00"},
         {"pump", "K-2", "2.50"},
     ]
+
+
+def test_centred_lines_beside_a_filled_column_are_no_column_of_their_own() -> None:
+    held = [w for k in range(40) for w in words(50, 60 + 15 * k, "valves and pumps are told apart by number")]
+    for k in range(40):
+        text = "rotor"[: 2 + k % 4] + " stator" * (k % 3) + "x" * (k * 7 % 13)
+        held += words(440 - 2.5 * len(text) - k % 7, 60 + 15 * k, text)
+    page = SimpleNamespace(width=600.0, height=700.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gutters, "words_of", lambda _: held)
+        document = SimpleNamespace(page=lambda _: page)
+        assert gutters._of_page(document, 1) is None
 
 
 def test_a_table_that_fills_a_column_alone_is_beside_the_other_column() -> None:
