@@ -36,7 +36,10 @@ class EightBitWeights:
         if not (folder / FILE).is_file():
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)  # type: ignore[misc]
         model = cls.from_config(cls.load_config(folder))  # type: ignore[attr-defined]
-        model.load_state_dict(read(folder / FILE))
+        try:
+            model.load_state_dict(read(folder / FILE))
+        except RuntimeError as error:
+            raise OSError(f"{folder / FILE}: weights that don't fit config.json: {str(error)[:200]}") from None
         wanted = kwargs.get("dtype") or kwargs.get("torch_dtype") or torch.float32
         model.register_to_config(_name_or_path=str(folder))
         return torch.nn.Module.to(model, wanted).eval()
@@ -77,11 +80,17 @@ def read(path: Path) -> dict[str, Tensor]:
             held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except SafetensorError as error:
         raise OSError(f"{path}: eight-bit weights that can't be read: {error}") from None
-    return {
-        name: expand(held[name], held[name + _SCALE]) if name + _SCALE in held else held[name]
-        for name in held
-        if not name.endswith(_SCALE) or name.removesuffix(_SCALE) not in held
-    }
+    found = {}
+    for name, weight in held.items():
+        if name.endswith(_SCALE) and name.removesuffix(_SCALE) in held:
+            continue
+        if weight.dtype == torch.int8:
+            scale_R = held.get(name + _SCALE)
+            if scale_R is None or scale_R.shape != weight.shape[:1] or not scale_R.isfinite().all():
+                raise OSError(f"{path}: '{name}' has no scale for each of its outputs")
+            weight = expand(weight, scale_R)
+        found[name] = weight
+    return found
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -140,6 +140,8 @@ def _devices(trainer: dict[str, Any]) -> tuple[int, int]:
     devices, nodes = trainer.get("devices", 1), int(trainer.get("num_nodes") or 1)
     if isinstance(devices, list):
         devices = len(devices)
+    if nodes < 1:
+        raise UserError(f"trainer.num_nodes is {nodes}: at least 1")
     if not isinstance(devices, int) or devices < 1:
         raise UserError(f"trainer.devices is {devices!r}: a plan needs their number\nSet it: --trainer.devices 8")
     count = devices * nodes
@@ -166,10 +168,10 @@ def _arguments(stage: Stage, part: str) -> dict[str, Any]:
 def _optimizer(model: dict[str, Any]) -> Callable[[list[Any]], Any]:
     """The optimiser that a model's settings name, or its own; never the fused kind, which knows no empty tensors."""
     named = model.get("optimizer")
-    if not isinstance(named, dict):
+    if not isinstance(named, dict) or "class_path" not in named:  # arguments alone are the default's
         import torch
 
-        return torch.optim.AdamW if named is None else lambda p: torch.optim.AdamW(p, lr=1e-3)
+        return lambda p: torch.optim.AdamW(p, lr=1e-3)
     cls = _load(str(named["class_path"]))
     arguments = {k: v for k, v in (named.get("init_args") or {}).items() if k != "fused"}
     return lambda parameters: cls(parameters, **arguments)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -101,11 +102,22 @@ def _is_there(process: dict[str, Any]) -> bool:
         return True
     try:
         os.kill(int(process["pid"]), 0)
-    except (ProcessLookupError, KeyError, ValueError, TypeError):
+    except (ProcessLookupError, KeyError, ValueError, TypeError, OverflowError):
         return False
     except PermissionError:
         return True
     return True
+
+
+def _is_ours(process: dict[str, Any]) -> bool:
+    """Whether that process began before its run said so, so that its number is not another's by now."""
+    pid, begun = process.get("pid"), process.get("begun")
+    if type(pid) is not int or pid < 2 or not isinstance(begun, int | float):
+        return False
+    try:
+        return bool(psutil.Process(pid).create_time() <= begun + 1)
+    except (psutil.Error, OverflowError):
+        return False
 
 
 def _line(run: RunFolder, root: Path) -> Watched:
@@ -148,10 +160,15 @@ def stop(run: RunFolder) -> None:
         UserError: if nothing works on it, it runs on another machine, or it does not stop in two minutes.
     """
     process = run.state.get("process")
-    if not process or not run.is_locked():
+    if not isinstance(process, dict) or not run.is_locked():
         raise UserError(f"{run.path}: nothing works on this run\nfulgurite runs   shows what is under way")
-    if process["host"] != socket.gethostname():
-        raise UserError(f"{run.path}: it runs on {process['host']}, process {process['pid']}\nStop it there.")
+    if process.get("host") != socket.gethostname():
+        raise UserError(f"{run.path}: it runs on {process.get('host')}, process {process.get('pid')}\nStop it there.")
+    if not _is_ours(process):
+        raise UserError(
+            f"{run.path}: the process that works on it has not said its number yet\n"
+            "Try again in a few seconds, or stop it where it was started."
+        )
     os.kill(process["pid"], signal.SIGTERM)
     end = time.monotonic() + STOP_S
     while run.is_locked():

@@ -30,6 +30,7 @@ from .sweep_file import Sweep
 
 SCHEMA_VERSION = 1
 ENDED = ("done", "stopped", "failed")
+OF_THE_MACHINE = ("GB free, the run needs", "No space left on device", "File too large", "Disk quota exceeded")
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,11 @@ class Place:
         return self.series(run)[: trial.steps] if run else []
 
     def ended(self, trial: Trial, experiment: Experiment, failure: str | None) -> Trial:
-        """The trial after its run has ended, saved."""
+        """The trial after its run has ended, saved.
+
+        Raises:
+            UserError: if the disk is full; the trial then goes on when the sweep is taken up again.
+        """
         run = find_run(self.root, experiment)
         value = None
         if failure is None and run is not None and run.finished:
@@ -195,6 +200,10 @@ class Place:
                 failure = str(error)
         elif failure is None:
             failure = "its run did not end"
+        if failure and any(words in failure for words in OF_THE_MACHINE):  # the trial's file goes on saying `running`
+            self.save(self.with_run(replace(trial, error=failure), run))
+            first = failure.partition("\n")[0]
+            raise UserError(f"trial {trial.id}: {first}\nMake room and give the same command again: it goes on there.")
         steps = len(self.series(run)) if run and self.sweep.metric else 0
         state = "failed" if failure else "done"
         return self.save(self.with_run(replace(trial, state=state, value=value, steps=steps, error=failure), run))

@@ -114,7 +114,7 @@ class Watcher(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial that says nothing of an error was lost with Ray's process."""
         found = self._of(trial)
-        if found.state not in ENDED:
+        if found.state not in ENDED and not found.error:  # an error there is the machine's, and it goes on later
             found = self.place.save(replace(found, state="failed", error="Ray lost the trial's process"))
         self._tell(found)
 

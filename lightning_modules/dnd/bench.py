@@ -70,6 +70,8 @@ def bench(
         raise UserError(f"--cascade {cascade}: one of {', '.join(CASCADES)}")
     if repeats < 1 or batch_size < 1 or fine_tuning_steps < 0:
         raise UserError(f"--repeats {repeats} --batch_size {batch_size}: at least 1; --fine_tuning_steps at least 0")
+    if checkpoint is not None and not (checkpoint / "generator.json").is_file():
+        raise UserError(f"{checkpoint}: no trained generator here (generator.json is missing)")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     console = Console(highlight=False, soft_wrap=True)
     shapes, kernel = CASCADES[cascade]

@@ -146,7 +146,7 @@ class GameCraftPipeline(DiffusionPipeline):
             kwargs: diffusers'; `dtype` defaults to `fast_dtype()`.
 
         Raises:
-            UserError: if there is no such folder.
+            UserError: if there is no such folder, or its weights are damaged.
         """
         folder = Path(pretrained_model_name_or_path)
         if not (folder / "model_index.json").is_file():
@@ -155,7 +155,10 @@ class GameCraftPipeline(DiffusionPipeline):
             kwargs.setdefault("dtype", fast_dtype())
         if "captions" not in kwargs and (folder / BANK).is_file():
             kwargs["captions"] = CaptionEncoder.load(folder / BANK)
-        made: GameCraftPipeline = super().from_pretrained(str(folder), **kwargs)
+        try:
+            made: GameCraftPipeline = super().from_pretrained(str(folder), **kwargs)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"{folder}: can't be opened: {str(error).splitlines()[0][:300]}") from None
         for model in (made.transformer, made.vae):
             for tensor in (*model.parameters(), *model.buffers()):
                 # as loaded, weights lie where the file has them, and CPU kernels round differently at odd addresses
