@@ -22,6 +22,7 @@ LONGEST = 30
 RESERVED = {
     *LIGHTNING_VERBS,
     *("run", "list", "info", "explain", "fetch", "cache", "runs", "results", "new", "doctor", "bench"),
+    *("export", "plan", "sweep"),
     *("kernels", "datamodules", "lightning_modules", "launch", "experiments", "weights", "docs", "tests"),
     *("fulgurite", "registry", "cli", "base", "sweeps", "hello", "sources", "files", "draws"),
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 
 import fulgurite
@@ -19,6 +20,8 @@ Finished = subprocess.CompletedProcess[str]
 
 # started in the background of a shell, the suite and all its children would ignore Ctrl-C, which some tests send
 signal.signal(signal.SIGINT, signal.default_int_handler)
+hypothesis.settings.register_profile("fulgurite", deadline=None)  # a busy machine's pause is no failure
+hypothesis.settings.load_profile("fulgurite")
 
 
 @pytest.fixture(scope="session")

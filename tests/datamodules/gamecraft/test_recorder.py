@@ -177,7 +177,7 @@ def test_a_killed_recording_leaves_whole_shards_and_no_process(tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert children
-    for _ in range(100):
+    for _ in range(300):
         if not any(Path(f"/proc/{pid}").exists() for pid in children):
             break
         time.sleep(0.1)
