@@ -35,7 +35,7 @@ class LineProgress(Callback):
         if done == 0 or trainer.global_rank != 0 or (now - self._last < self.every_s and done != 5):
             return
         self._last = now
-        total = _total_steps(trainer)
+        total = total_steps(trainer)
         speed = done / (now - self._begun)
         left = f", {duration((total - trainer.global_step) / speed)} left" if total else ""
         loss = trainer.callback_metrics.get("train/loss")
@@ -43,6 +43,7 @@ class LineProgress(Callback):
         self._console.print(text + (f", train/loss {float(loss):.4g}" if loss is not None else ""))
 
 
-def _total_steps(trainer: Trainer) -> int | None:
+def total_steps(trainer: Trainer) -> int | None:
+    """Optimiser steps of the whole fit; None if it has no end."""
     total = trainer.estimated_stepping_batches
     return int(total) if total != float("inf") else None

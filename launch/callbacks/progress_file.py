@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..records.progress import NAME, write_progress
+from .progress import total_steps
 
 
 class ProgressFile(Callback):
@@ -35,9 +36,8 @@ class ProgressFile(Callback):
         if now - self._last < self.every_s or not trainer.is_global_zero:
             return
         self._last = now
-        total = trainer.estimated_stepping_batches
         speed = (trainer.global_step - self._first_step) / (now - self._begun)
-        write_progress(self.folder, trainer.global_step, int(total) if total != float("inf") else None, speed)
+        write_progress(self.folder, trainer.global_step, total_steps(trainer), speed)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A fit that has ended is no longer under way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -158,3 +159,13 @@ def hello_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main([*quick, "--model.width", "8"]) == 0
     assert main([*quick, "--model.width", "6", "--max-time", "0.01s"]) == 75
     return root
+
+
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A user without any W&B key or settings, and without a network."""
+    for name in [n for n in os.environ if n.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

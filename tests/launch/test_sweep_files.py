@@ -206,7 +206,9 @@ def test_all_distributions_of_the_list_can_be_read() -> None:
             spec = {"values": [1, 2], "probabilities": [0.4, 0.6]}
         if kind.endswith("normal"):
             spec = {"mu": 0, "sigma": 1}
-        _parameter(distribution=kind, **spec).at(0.3)
+        drawn = _parameter(distribution=kind, **spec).at(0.3)
+        assert drawn in spec["values"] if "values" in spec else math.isfinite(drawn), kind
+        assert not {"constant", "uniform", "int_uniform"} & {kind} or 1 <= drawn <= 2, kind
 
 
 # What W&B's agent writes for a trial's parameters, by its own code: the same settings whichever macro the command uses.

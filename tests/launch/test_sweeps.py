@@ -28,14 +28,7 @@ from fulgurite.launch.sweeps.trial import Place, Trial, new_trial
 QUICK = ["--trainer.max_epochs", "1", "--data.num_batches", "4"]
 
 
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A user without any W&B key or settings, and without a network."""
-    for name in [n for n in os.environ if n.startswith("WANDB")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 def write_sweep(folder: Path, **changes: Any) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
@@ -21,14 +20,7 @@ from fulgurite.registry import UserError
 KEY = "0123456789" * 4
 
 
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A user without any W&B key or settings, and without a network."""
-    for name in [n for n in os.environ if n.startswith("WANDB")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 def test_a_run_without_a_key_is_one_offline_run_with_metrics_and_checkpoint(tmp_path, capsys):
