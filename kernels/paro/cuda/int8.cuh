@@ -11,10 +11,9 @@ constexpr int BIAS_BITS = 0x4B400000;
 constexpr float GUARD = 2.f;         // steps of S that the maximum is taken too high, so that rounding never passes 255
 constexpr uint32_t ROUND = 0x64006400;  // 1024 in fp16, twice: adding it leaves the nearest integer in the low bits
 constexpr int CHECK_BLOCKS = 128;    // key blocks between two looks at whether O could overflow
-constexpr float RANGE = 16.f, LOWEST = 8.02f;  // exp2_by_polynomial takes -8.02 to 7.98, as 0 to 1
 constexpr float FULL_SUM = 8454660.f;  // 2^30 / 127: `rescale` doubles O
 
-template <int KB, int POLYNOMIAL, bool HALF_SUMS>
+template <int KB>
 struct Softmax {
   static constexpr int PACKED = 8 * KB;
   float log_top[2], maximum[2], sum[2], alpha[2];  // of the two rows of 64 that a thread holds; top: P of the maximum
@@ -64,16 +63,13 @@ struct Softmax {
 #pragma unroll
     for (int r = 0; r < 2; ++r) moved[r] = __any_sync(~0u, alpha[r] != 1.f);
     float more[2] = {0.f, 0.f}, and_more[2] = {0.f, 0.f};
-    uint32_t sums[2] = {0u, 0u};
 #pragma unroll
     for (int part = 0; part < KB; ++part) {
-      float minus[2], share[2];
-      const float narrow = scale[part] * (1.f / RANGE);
+      float minus[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         maximum[r] = now[r];
         minus[r] = -fmaf(BIAS + GUARD, scale[part], now[r] - log_top[r]);
-        share[r] = fmaf(minus[r], 1.f / RANGE, LOWEST / RANGE);
       }
 #pragma unroll
       for (int i = 0; i < 32; i += 8) {
@@ -81,33 +77,18 @@ struct Softmax {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
           const int* from = s + part * 32 + i + 2 * j;
-          if (by_polynomial(i / 8, j)) {
-            both[j] = exp2_by_polynomial(halves(__saturatef(fmaf(__int_as_float(from[0]), narrow, share[j % 2])),
-                                                __saturatef(fmaf(__int_as_float(from[1]), narrow, share[j % 2]))));
-            if (!HALF_SUMS) {
-              more[j % 2] += low_half(both[j]);
-              and_more[j % 2] += high_half(both[j]);
-            }
-          } else {
-            const float e0 = exp2_fast(fmaf(__int_as_float(from[0]), scale[part], minus[j % 2]));
-            const float e1 = exp2_fast(fmaf(__int_as_float(from[1]), scale[part], minus[j % 2]));
-            if (!HALF_SUMS) {
-              more[j % 2] += e0;
-              and_more[j % 2] += e1;
-            }
-            both[j] = halves(e0, e1);
-          }
-          if (HALF_SUMS) sums[j % 2] = add_halves(sums[j % 2], both[j]);
+          const float e0 = exp2_fast(fmaf(__int_as_float(from[0]), scale[part], minus[j % 2]));
+          const float e1 = exp2_fast(fmaf(__int_as_float(from[1]), scale[part], minus[j % 2]));
+          more[j % 2] += e0;
+          and_more[j % 2] += e1;
+          both[j] = halves(e0, e1);
         }
 #pragma unroll
-        for (int j = 0; j < 4; ++j) s[part * 32 + i + 2 * j] = add_halves(both[j], ROUND);
+        for (int j = 0; j < 4; ++j) s[part * 32 + i + 2 * j] = rounded(both[j]);
       }
     }
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (HALF_SUMS) more[r] = low_half(sums[r]) - floor_of(r), and_more[r] = high_half(sums[r]);
-      sum[r] = fmaf(sum[r], alpha[r], more[r] + and_more[r]);
-    }
+    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], alpha[r], more[r] + and_more[r]);
   }
 
   // A row whose sum of P nears what int32 holds for O goes on with P of half the size: factors for sum and O.
@@ -134,44 +115,11 @@ struct Softmax {
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(y), "f"(x));
     return both;
   }
-  // Which pairs of P, four of a row and of the one 8 below in each of four groups, the polynomial gives.
-  static constexpr __device__ bool by_polynomial(int group, int j) {
-    return (4 * group + (j + group) % 4) * POLYNOMIAL % 16 < POLYNOMIAL;
-  }
-  // What it gives to them where P is nothing, over a step.
-  static constexpr __device__ float floor_of(int r) {
-    int pairs = 0;
-    for (int group = 0; group < 4; ++group)
-      for (int j = r; j < 4; j += 2) pairs += by_polynomial(group, j);
-    return 2 * KB * pairs * 0.0038547515869140625f;
-  }
-  static __device__ uint32_t add_halves(uint32_t x, uint32_t y) {
-    uint32_t both;
-    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(both) : "r"(x), "r"(y));
-    return both;
-  }
-  static __device__ uint32_t fma_halves(uint32_t x, uint32_t y, uint32_t z) {
-    uint32_t both;
-    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(both) : "r"(x), "r"(y), "r"(z));
-    return both;
-  }
-  static __device__ float low_half(uint32_t both) {
-    float x;
-    asm("{.reg .f16 a, b;\nmov.b32 {a, b}, %1;\ncvt.f32.f16 %0, a;\n}" : "=f"(x) : "r"(both));
-    return x;
-  }
-  static __device__ float high_half(uint32_t both) {
-    float x;
-    asm("{.reg .f16 a, b;\nmov.b32 {a, b}, %1;\ncvt.f32.f16 %0, b;\n}" : "=f"(x) : "r"(both));
-    return x;
-  }
-  // 2^(16 y - 8.02) of two fp16 numbers from 0 to 1: the nearest integer to 16 y goes into the exponent, a parabola
-  // takes the rest; .5 % at most off.
-  static __device__ uint32_t exp2_by_polynomial(uint32_t y) {
-    const uint32_t whole = fma_halves(y, 0x4C004C00, 0x66006600);                        // 16 y + 1536
-    const uint32_t rest = fma_halves(y, 0x4C004C00, fma_halves(whole, 0xBC00BC00, 0x66006600));
-    const uint32_t p = fma_halves(fma_halves(rest, 0x13861386, 0x198D198D), rest, 0x1BE51BE5);
-    return p + ((whole & 0x001F001F) << 10);
+  // Two fp16 numbers from 0 to 255 to the nearest integers, in bytes 0 and 2.
+  static __device__ int rounded(uint32_t both) {
+    uint32_t bytes;
+    asm("add.rn.f16x2 %0, %1, %2;" : "=r"(bytes) : "r"(both), "r"(ROUND));
+    return bytes;
   }
 
   // P as wgmma reads it from registers: for 32 keys (row, row + 8) x (first 16 keys, last 16).
@@ -221,11 +169,11 @@ struct Int8Queries {
   }
 };
 
-template <int WIDTH, int BLOCKS, bool HOLD, int POLYNOMIAL = 0, bool HALF_SUMS = false>
+template <int WIDTH, int BLOCKS, bool HOLD>
 struct Int8 {
   static constexpr int D = WIDTH, KB = BLOCKS, TILE = BLOCK * D;
   using Number = int;
-  using Rows = Softmax<KB, POLYNOMIAL, HALF_SUMS>;
+  using Rows = Softmax<KB>;
   using Queries = Int8Queries<D, HOLD>;
   static __device__ int start() { return BIAS_BITS; }
 

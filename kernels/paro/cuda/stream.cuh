@@ -11,8 +11,8 @@
 constexpr float NONE = -1e30f;  // a row's maximum over no keys; finite, so that differences stay numbers
 
 // Of a thread, by the number of warpgroups that compute: what all have at the launch is shared out anew.
-constexpr int LOAD_REGISTERS[] = {0, 0, 56, 56, 56};
-constexpr int COMPUTE_REGISTERS[] = {0, 0, 224, 152, 112};
+constexpr int LOAD_REGISTERS[] = {0, 0, 56, 56};
+constexpr int COMPUTE_REGISTERS[] = {0, 0, 224, 152};
 
 // What the loading warp says of the row that comes: the number of its kept blocks, -1 after the last row.
 struct __align__(16) Coming {

@@ -51,11 +51,11 @@ __device__ void unit_values(const uint8_t* tile, const uint8_t* p, int* out) {
 #pragma unroll
   for (int i = 0; i < 32; i += 2) {
     const uint8_t* from = p + place_of(i).x * 64 + place_of(i).y;
-    s[i] = Softmax<1, 0, false>::add_halves(Softmax<1, 0, false>::halves(from[0], from[1]), ROUND);
+    s[i] = Softmax<1>::rounded(Softmax<1>::halves(from[0], from[1]));
   }
 #pragma unroll
   for (int i = 0; i < D / 2; ++i) o[i] = 0;
-  Softmax<1, 0, false>::pack(s, packed);
+  Softmax<1>::pack(s, packed);
   pin(o);
   wgmma_fence();
 #pragma unroll
