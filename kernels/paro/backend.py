@@ -33,8 +33,8 @@ class ParoAttention(AttentionBackend):
 
     Calls on a GPU at `int8` that want no gradient are computed by the kernels for Hopper (native.py), by those in
     Triton (portable.py) where these cannot be, and by plain PyTorch (numerics.py) where neither can, with one warning
-    that says why. At `int4` GPUs with 4-bit matrix units (compute capability 8.x) have a kernel (kernels/int4), at `bf16`
-    Hopper GPUs. All other calls are plain PyTorch's.
+    that says why. At `int4` GPUs with 4-bit matrix units (compute capability 8.x) have a kernel (kernels/int4), at
+    `bf16` Hopper GPUs. All other calls are plain PyTorch's.
 
     Args:
         plan: a plan, or its file.

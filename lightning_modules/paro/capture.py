@@ -59,9 +59,7 @@ def capture(
     capture_films(subject, films, out, num_bins)
 
 
-def capture_films(
-    subject: Subject, films: tuple[Film, ...], out: Path, num_bins: int
-) -> CaptureStore:
+def capture_films(subject: Subject, films: tuple[Film, ...], out: Path, num_bins: int) -> CaptureStore:
     """Capture one step of every bin of every film; films whose captures are all there are not sampled again.
 
     Raises:

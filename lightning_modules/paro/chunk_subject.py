@@ -1,4 +1,4 @@
-"""Chunks of recorded play as what attention is captured on: history, camera and caption of data that trained nothing."""
+"""Chunks of recorded play as what attention is captured on: histories and cameras of maps that trained nothing."""
 
 from __future__ import annotations
 

@@ -143,7 +143,9 @@ def list_settings(
     return rows
 
 
-def held_out_recall(settings: Sequence[Setting], captures: Path, device: torch.device, log: CellLog) -> dict[str, float]:
+def held_out_recall(
+    settings: Sequence[Setting], captures: Path, device: torch.device, log: CellLog
+) -> dict[str, float]:
     """Share of the attention that each plan keeps of captures that chose nothing, by `<arm>_<target>`.
 
     Raises:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from ..gamecraft.evaluation.held_out import Start
 
 NAMES = {REAL: "real answers", DENSE: "dense", FLOOR: "dense, other kernel", SEED: "dense, other noise"}
-KERNELS = {"pytorch": "plain PyTorch", "hopper": "Hopper kernel", "triton": "Triton kernel", "cutlass": "CUTLASS kernel"}
+KERNELS = {
+    "pytorch": "plain PyTorch",
+    "hopper": "Hopper kernel",
+    "triton": "Triton kernel",
+    "cutlass": "CUTLASS kernel",
+}
 COLUMNS = [
     "orders", "target", "numbers", "computed by", "density", "recall", "PSNR, dB", "from", "to", "SSIM", "from", "to",
     "actions right", "from", "to", "FVD-IDM to dense", "FVD-IDM to real", "lossless",
@@ -68,12 +73,12 @@ def report(
         "rows": rows,
         "note": (
             f"Starts: {len(starts)}, of {len({s.map for s in starts})} held-out maps; twelve actions each, 33 frames, "
-            f"{num_steps} Euler steps without guidance. From, to: the middle 95 % of the mean by bootstrap over starts. "
-            "PSNR and SSIM (one frame in four) are against the dense films, 60 dB where equal. Actions: by inverse "
-            f"dynamics, chance {1 / NUM_ACTIONS:.1%}; the real answers are its ceiling. FVD-IDM is over features of that "
-            "network, not comparable to any FVD, biased upwards at so few films. Lossless: no fewer actions right and "
-            "no larger FVD-IDM to the dense films than dense films of other noise have. Recall is of captures that chose "
-            "nothing. d1 keeps all blocks: rounding alone."
+            f"{num_steps} Euler steps without guidance. From, to: the middle 95 % of the mean by bootstrap over "
+            "starts. PSNR and SSIM (one frame in four) are against the dense films, 60 dB where equal. Actions: by "
+            f"inverse dynamics, chance {1 / NUM_ACTIONS:.1%}; the real answers are its ceiling. FVD-IDM is over its "
+            "features, not comparable to any FVD, biased upwards at so few films. Lossless: no fewer actions right and "
+            "no larger FVD-IDM to the dense films than dense films of other noise have. Recall is of captures that "
+            "chose nothing. d1 keeps all blocks: rounding alone."
         ),
     }
     statements = [*_order_gains(settings, measured), _lossless_sentence(lossless), _kernel_sentence(settings, computed)]
