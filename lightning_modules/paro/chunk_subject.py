@@ -43,11 +43,13 @@ class ChunkSubject:
         return tuple(self._requests)
 
     def run(self, film: Film) -> Tensor:
-        """Frames uint8 [1, 33, 3, H, W]."""
+        """Frames uint8 [1, 33 or 1, 3, H, W]."""
         return self._model(self._requests[film])
 
 
-def open_model(transformer: Path, vae: Path, device: torch.device, num_steps: int) -> DiffusionModel:
+def open_model(
+    transformer: Path, vae: Path, device: torch.device, num_steps: int, pictures: bool = False
+) -> DiffusionModel:
     """A trained transformer that samples without classifier-free guidance, in bfloat16 on a GPU.
 
     Args:
@@ -55,17 +57,24 @@ def open_model(transformer: Path, vae: Path, device: torch.device, num_steps: in
         vae: folder of the autoencoder.
         device: where it runs.
         num_steps: Euler steps.
+        pictures: it makes single pictures, from captions alone.
 
     Raises:
         UserError: if a folder holds no such weights.
     """
     from ..gamecraft.evaluation.chunks import Trained, load_vae
+    from ..gamecraft.pictures import PictureModel
 
     trained = Trained.load(transformer, device)
     if device.type == "cuda":
         torch.nn.Module.to(trained.transformer, torch.bfloat16)
-    made = trained.model("dense", load_vae(vae, device), num_steps)
-    return replace(made, guidance_scale=1.0)
+    autoencoder = load_vae(vae, device)
+    if pictures:
+        shift = trained.sampling["shift"]
+        return PictureModel(
+            "dense", trained.transformer, autoencoder, trained.captions, num_steps, shift, one_frame=True
+        )
+    return replace(trained.model("dense", autoencoder, num_steps), guidance_scale=1.0)
 
 
 def chunk_films(data: Path, counts: dict[str, int], seed: int) -> dict[Film, Request]:
@@ -93,11 +102,12 @@ def chunk_films(data: Path, counts: dict[str, int], seed: int) -> dict[Film, Req
 @COMMANDS.register("paro capture-chunks", paper="2506.16054")
 def capture_chunks(
     transformer: Path, vae: Path, data: Path, out: Path, num_calibrate: int = 8, num_test: int = 4, num_bins: int = 4,
-    num_steps: int = 8, seed: int = 0,
+    num_steps: int = 8, pictures: bool = False, seed: int = 0,
 ) -> None:  # fmt: skip
     """Capture attention of a GameCraft transformer in chunks that follow recorded clips; goes on where it stopped.
 
     Chunks of the data's val folder make plans, those of its test folder test them. Sampling is without guidance.
+    With `pictures` the transformer makes single pictures, from the chunks' captions alone.
 
     Args:
         transformer: folder of the trained transformer, `<stage>/transformer`.
@@ -108,11 +118,12 @@ def capture_chunks(
         num_test: chunks that they are tested on.
         num_bins: timestep bins; the first half of the steps shares num_bins - 1, the second half one.
         num_steps: Euler steps a chunk.
+        pictures: the transformer makes single pictures.
         seed: of the draws and the noise.
     """
     from .capture import capture_films
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = open_model(transformer, vae, device, num_steps)
+    model = open_model(transformer, vae, device, num_steps, pictures)
     subject = ChunkSubject(model, chunk_films(data, {"calibrate": num_calibrate, "test": num_test}, seed))
     capture_films(subject, subject.films, out, num_bins)

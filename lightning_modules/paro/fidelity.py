@@ -1,6 +1,6 @@
 """How far films under a plan are from dense ones: picture, control of twelve actions, and distance of distributions.
 
-Axis legend: S start, A action, N film (S * A), T frame, C colour, H W picture, D feature.
+Axis legend: S start (or single picture), A action, N film (S * A), T frame, C colour, H W picture, D feature.
 """
 
 from __future__ import annotations
@@ -33,18 +33,27 @@ class Fidelity:
     Attributes:
         psnr_S: dB against the dense films, 60 where equal.
         ssim_S: structural similarity to them.
-        accuracy_S: share of the films recognised as their own action, by inverse dynamics.
-        frechet_dense: Fréchet distance to the dense films, over features of inverse dynamics.
+        accuracy_S: share of the films recognised as their own action, by inverse dynamics; empty for single pictures.
+        frechet_dense: Fréchet distance to the dense films, over features of inverse dynamics; None for single pictures.
         frechet_real: to the real answers.
-        seconds: that the films took.
     """
 
     psnr_S: tuple[float, ...]
     ssim_S: tuple[float, ...]
-    accuracy_S: tuple[float, ...]
-    frechet_dense: float
-    frechet_real: float
-    seconds: float
+    accuracy_S: tuple[float, ...] = ()
+    frechet_dense: float | None = None
+    frechet_real: float | None = None
+
+    def __str__(self) -> str:
+        """Its means, for people."""
+        psnr, ssim = (sum(x) / len(x) for x in (self.psnr_S, self.ssim_S))
+        text = f"{psnr:.2f} dB, SSIM {ssim:.3f}"
+        if not self.accuracy_S:
+            return text
+        right = sum(self.accuracy_S) / len(self.accuracy_S)
+        return (
+            f"{text}, actions {right:.1%}, FVD-IDM {self.frechet_dense:.3g} to dense, {self.frechet_real:.3g} to real"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Its fields."""
@@ -83,17 +92,9 @@ class FilmJudge:
         self._towards = {"real": Directions(real_ND, len(real_ND)), "dense": Directions(dense_ND, len(dense_ND))}
         self._there = {"real": self._towards["real"](real_ND), "dense": self._towards["dense"](dense_ND)}
 
-    @property
-    def dim(self) -> int:
-        """Directions of the distance to the dense films: half as many as films, at most those of the features."""
-        return self._towards["dense"].dim
-
-    def __call__(self, made_NTCHW: Tensor, seconds: float = 0.0) -> Fidelity:
+    def __call__(self, made_NTCHW: Tensor) -> Fidelity:
         """Measure films uint8, in the same order."""
-        errors = FrameErrors()
-        for made, dense in zip(made_NTCHW.split(AT_ONCE), self._dense.split(AT_ONCE), strict=True):
-            errors.update(made.to(self._device), dense.to(self._device))
-        num_frames = made_NTCHW.shape[1]
+        psnr_N, ssim_N = _errors(made_NTCHW, self._dense, self._device)
         motion_NPM, features_ND = self._idm.measure(made_NTCHW)
         accuracy = CounterfactualAccuracy(NUM_ACTIONS)
         seen_NX = binned(in_full_speeds(motion_NPM)).flatten(1)
@@ -101,9 +102,25 @@ class FilmJudge:
             accuracy.update(squared_distances(seen_AX, true_AX))
         found = {name: distance(there, self._towards[name](features_ND)) for name, there in self._there.items()}
         return Fidelity(
-            _by_start(errors.psnr_B(1, num_frames)), _by_start(errors.ssim_B(1, num_frames)),
-            tuple(accuracy.per_start().tolist()), found["dense"], found["real"], seconds,
-        )  # fmt: skip
+            _by_start(psnr_N), _by_start(ssim_N), tuple(accuracy.per_start().tolist()), found["dense"], found["real"]
+        )
+
+
+class PictureJudge:
+    """Compares single pictures with the dense ones.
+
+    Args:
+        dense_N1CHW: the dense pictures uint8.
+        device: that compares.
+    """
+
+    def __init__(self, dense_N1CHW: Tensor, device: torch.device) -> None:
+        self._dense, self._device = dense_N1CHW, device
+
+    def __call__(self, made_N1CHW: Tensor) -> Fidelity:
+        """Measure pictures uint8, in the same order."""
+        psnr_N, ssim_N = _errors(made_N1CHW, self._dense, self._device)
+        return Fidelity(tuple(psnr_N.tolist()), tuple(ssim_N.tolist()))
 
 
 def mean_and_interval(values_S: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
@@ -114,5 +131,14 @@ def mean_and_interval(values_S: Sequence[float], seed: int = 0) -> tuple[float, 
     return float(x_S.mean()), low, high
 
 
+def _errors(made_NTCHW: Tensor, dense_NTCHW: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """PSNR in dB and structural similarity of each film [N], on the CPU."""
+    errors = FrameErrors()
+    for made, dense in zip(made_NTCHW.split(AT_ONCE), dense_NTCHW.split(AT_ONCE), strict=True):
+        errors.update(made.to(device), dense.to(device))
+    num_frames = made_NTCHW.shape[1]
+    return errors.psnr_B(1, num_frames).cpu(), errors.ssim_B(1, num_frames).cpu()
+
+
 def _by_start(values_N: Tensor) -> tuple[float, ...]:
-    return tuple(values_N.double().cpu().unflatten(0, (-1, NUM_ACTIONS)).mean(1).tolist())
+    return tuple(values_N.double().unflatten(0, (-1, NUM_ACTIONS)).mean(1).tolist())

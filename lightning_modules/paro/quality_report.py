@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...datamodules.files import atomic_write
 from .fidelity import NUM_ACTIONS, Fidelity, mean_and_interval
-from .quality import DENSE, FLOOR, REAL, SEED, Setting
-
-if TYPE_CHECKING:
-    from ..gamecraft.evaluation.held_out import Start
+from .quality import ALL, DENSE, FLOOR, REAL, SEED, Setting
 
 NAMES = {REAL: "real answers", DENSE: "dense", FLOOR: "dense, other kernel", SEED: "dense, other noise"}
 KERNELS = {
@@ -27,6 +24,15 @@ COLUMNS = [
     "orders", "target", "numbers", "computed by", "density", "recall", "PSNR, dB", "from", "to", "SSIM", "from", "to",
     "actions right", "from", "to", "FVD-IDM to dense", "FVD-IDM to real", "lossless",
 ]  # fmt: skip
+NOTE = (
+    "From, to: the middle 95 % of the mean by bootstrap over starts, or single pictures. PSNR and SSIM are against the "
+    "dense ones, 60 dB where equal. Recall is of captures that chose nothing. All: no block is left out."
+)
+NOTE_ON_FILMS = (
+    f" SSIM looks at one frame in four. Actions: by inverse dynamics, chance {1 / NUM_ACTIONS:.1%}; the real answers "
+    "are its ceiling. FVD-IDM is over its features, not comparable to any FVD, biased upwards at so few films. "
+    "Lossless: no fewer actions right and no larger FVD-IDM to the dense films than dense films of other noise have."
+)
 COLOURS = ("#c2410c", "#1d4ed8", "#15803d", "#7e22ce", "#57534e")
 
 
@@ -35,8 +41,8 @@ def report(
     measured: Mapping[str, Fidelity],
     recall: Mapping[str, float],
     computed: Mapping[str, str],
-    starts: Sequence[Start],
-    num_steps: int,
+    title: str,
+    about: str,
 ) -> dict[str, Any]:
     """Metrics, table and sentences, as the content of results.json.
 
@@ -45,15 +51,16 @@ def report(
         measured: by their keys.
         recall: by `<arm>_<target>`.
         computed: what computed the attention, by key.
-        starts: of the films.
-        num_steps: of the sampler.
+        title: of the table.
+        about: what the films are, in a sentence or two.
     """
     lossless = {s.key: _is_lossless(measured, s.key) for s in settings if _is_cell(s)}
     rows: list[list[Any]] = []
     metrics: dict[str, float] = {f"test/recall/{key}": value for key, value in recall.items()}
     for setting in settings:
         found, key = measured[setting.key], setting.key
-        psnr, ssim, right = (mean_and_interval(x) for x in (found.psnr_S, found.ssim_S, found.accuracy_S))
+        psnr, ssim = mean_and_interval(found.psnr_S), mean_and_interval(found.ssim_S)
+        right = mean_and_interval(found.accuracy_S) if found.accuracy_S else (None, None, None)
         of_pictures: list[Any] = [None] * 6 if setting.kind in (REAL, DENSE) else [*psnr, *ssim]
         plan, who = setting.plan, computed[key]
         rows.append([
@@ -62,24 +69,17 @@ def report(
             *of_pictures, *right, found.frechet_dense, found.frechet_real,
             {True: "yes", False: "no", None: None}[lossless.get(key)],
         ])  # fmt: skip
-        metrics |= {f"test/accuracy/{key}": right[0], f"test/frechet/{key}": found.frechet_dense}
-        metrics |= {f"test/frechet_real/{key}": found.frechet_real}
+        of_motion = (("accuracy", right[0]), ("frechet", found.frechet_dense), ("frechet_real", found.frechet_real))
+        metrics |= {f"test/{name}/{key}": value for name, value in of_motion if value is not None}
         if setting.kind not in (REAL, DENSE):
             metrics |= {f"test/psnr/{key}": psnr[0], f"test/ssim/{key}": ssim[0]}
-    num_films = NUM_ACTIONS * len(starts)
+    films = bool(measured[DENSE].accuracy_S)
+    width = len(COLUMNS) if films else COLUMNS.index("actions right")
     table = {
-        "title": f"{num_films} films under plans beside dense ones of the same start, keys and noise",
-        "columns": COLUMNS,
-        "rows": rows,
-        "note": (
-            f"Starts: {len(starts)}, of {len({s.map for s in starts})} held-out maps; twelve actions each, 33 frames, "
-            f"{num_steps} Euler steps without guidance. From, to: the middle 95 % of the mean by bootstrap over "
-            "starts. PSNR and SSIM (one frame in four) are against the dense films, 60 dB where equal. Actions: by "
-            f"inverse dynamics, chance {1 / NUM_ACTIONS:.1%}; the real answers are its ceiling. FVD-IDM is over its "
-            "features, not comparable to any FVD, biased upwards at so few films. Lossless: no fewer actions right and "
-            "no larger FVD-IDM to the dense films than dense films of other noise have. Recall is of captures that "
-            "chose nothing. d1 keeps all blocks: rounding alone."
-        ),
+        "title": title,
+        "columns": COLUMNS[:width],
+        "rows": [row[:width] for row in rows],
+        "note": f"{about} {NOTE}{NOTE_ON_FILMS if films else ''}",
     }
     statements = [*_order_gains(settings, measured), _lossless_sentence(lossless), _kernel_sentence(settings, computed)]
     return {"metrics": metrics, "tables": [table], "statements": [s for s in statements if s]}
@@ -98,10 +98,10 @@ def draw(settings: Sequence[Setting], measured: Mapping[str, Fidelity], file: Pa
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    cells = [s for s in settings if _is_cell(s) and s.target != "d1"]
+    cells = [s for s in settings if _is_cell(s) and s.target != ALL]
     numbers, arms = (list(dict.fromkeys(getattr(s, name) for s in cells)) for name in ("numbers", "kind"))
     others = [mean_and_interval(measured[s.key].psnr_S)[0] for s in settings if s.kind == SEED]
-    floor = mean_and_interval(measured[f"{FLOOR}_d1_bf16"].psnr_S)[0]
+    floor = mean_and_interval(measured[f"{FLOOR}_{ALL}_bf16"].psnr_S)[0]
     figure, axes = pyplot.subplots(1, len(numbers), figsize=(4.2 * len(numbers), 3.8), sharey=True, squeeze=False)
     for axis, number in zip(axes[0], numbers, strict=True):
         for arm, colour in zip(arms, COLOURS, strict=False):
@@ -128,18 +128,18 @@ def _is_cell(setting: Setting) -> bool:
 
 
 def _is_lossless(measured: Mapping[str, Fidelity], key: str) -> bool | None:
-    """Whether a row is within what other noise does to dense films; None without such."""
+    """Whether a row is within what other noise does to dense films; None without such, and for single pictures."""
     noise = [found for name, found in measured.items() if name.startswith(f"{SEED}_")]
-    if not noise:
+    own, farthest = measured[key], [x.frechet_dense for x in noise if x.frechet_dense is not None]
+    if not farthest or own.frechet_dense is None:
         return None
     least = min(mean_and_interval(x.accuracy_S)[0] for x in (*noise, measured[DENSE]))
-    own = measured[key]
-    return mean_and_interval(own.accuracy_S)[0] >= least and own.frechet_dense <= max(x.frechet_dense for x in noise)
+    return mean_and_interval(own.accuracy_S)[0] >= least and own.frechet_dense <= max(farthest)
 
 
 def _order_gains(settings: Sequence[Setting], measured: Mapping[str, Fidelity]) -> list[str]:
     """The first arm against each other one, start by start, in the first kind of numbers."""
-    cells = [s for s in settings if _is_cell(s) and s.target != "d1"]
+    cells = [s for s in settings if _is_cell(s) and s.target != ALL]
     first, numbers = cells[0].kind, cells[0].numbers
     said = []
     for target in dict.fromkeys(s.target for s in cells):

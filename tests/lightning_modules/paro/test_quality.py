@@ -66,13 +66,15 @@ def made(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     (root / "weights" / "sampling.json").write_text(json.dumps({"schema_version": 1, **sampling}))
     given = {"transformer": root / "weights" / "transformer", "vae": root / "weights" / "vae", "data": root / "data"}
     capture_chunks(**given, out=root / "captures", num_calibrate=2, num_test=1, num_bins=2, num_steps=STEPS)
+    predict(root, ParoModule(str(root / "plans"), densities=[0.8], arms=ARMS))
+    return {**given, "idm": root / "idm", "plans": root / "plans", "captures": root / "captures"}
+
+
+def predict(root: Path, model: ParoModule) -> None:
+    """Make plans from the captures in a folder."""
     trainer = Trainer(default_root_dir=root, logger=False, accelerator="cpu", enable_progress_bar=False,
                       enable_checkpointing=False, enable_model_summary=False)  # fmt: skip
-    trainer.predict(
-        ParoModule(str(root / "plans"), densities=[0.8], arms=ARMS),
-        datamodule=AttentionCaptureDataModule(str(root / "captures")),
-    )
-    return {**given, "idm": root / "idm", "plans": root / "plans", "captures": root / "captures"}
+    trainer.predict(model, datamodule=AttentionCaptureDataModule(str(root / "captures")))
 
 
 def run(made: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -102,17 +104,17 @@ def test_a_table_of_all_rows_that_goes_on_where_it_stopped(
     found = run(made, tmp_path)
     rows, metrics = found["tables"][0]["rows"], found["metrics"]
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        ("real answers", "", ""), ("dense", "", ""), ("dense, other kernel", "d1", "bf16"),
-        ("dense, other noise", "", "1"), ("paro", "d1", "int4"), ("paro", "d0.8", "int4"), ("none", "d0.8", "int4"),
+        ("real answers", "", ""), ("dense", "", ""), ("dense, other kernel", "all", "bf16"),
+        ("dense, other noise", "", "1"), ("paro", "all", "int4"), ("paro", "d0.8", "int4"), ("none", "d0.8", "int4"),
     ]  # fmt: skip
     assert sampled == [12] * 6  # all but the real answers
-    assert metrics["test/psnr/floor_d1_bf16"] > metrics["test/psnr/paro_d1_int4"] > metrics["test/psnr/seed_1"]
+    assert metrics["test/psnr/floor_all_bf16"] > metrics["test/psnr/paro_all_int4"] > metrics["test/psnr/seed_1"]
     assert metrics["test/frechet/dense"] == pytest.approx(0, abs=1e-6)
     assert metrics["test/frechet_real/real"] == pytest.approx(0, abs=1e-6)
     assert 0 < metrics["test/recall/paro_d0.8"] < 1
     assert {row[3] for row in rows[4:]} == {"plain PyTorch"}
     assert (tmp_path / "quality.png").stat().st_size > 1000
-    assert "7 of 7, none_d0.8_int4:" in capsys.readouterr().err
+    assert "7 of 7, none_d0.8_int4: " in capsys.readouterr().err
 
     again = run(made, tmp_path)  # only the dense films, which the others are compared with
     assert sampled == [12] * 7 and again == found
@@ -152,20 +154,19 @@ def test_a_judge_that_sees_the_true_motion_recognises_every_action(made: dict[st
 
 
 def fidelity(accuracy: float, frechet: float, psnr: tuple[float, ...] = (20.0, 30.0)) -> Fidelity:
-    return Fidelity(psnr, (0.5, 0.5), (accuracy, accuracy), frechet, 1.0, 0.0)
+    return Fidelity(psnr, (0.5, 0.5), (accuracy, accuracy), frechet, 1.0)
 
 
 def test_lossless_is_within_what_other_noise_does(made: dict[str, Path]) -> None:
     plan = Plan.load(made["plans"] / "paro-d0.8.safetensors")
     cells = {"good": (0.7, 0.3), "bad_control": (0.5, 0.3), "far": (0.9, 0.6)}
-    settings = [Setting("real"), Setting("dense"), Setting("floor", "d1", "bf16", plan)]
+    settings = [Setting("real"), Setting("dense"), Setting("floor", "all", "bf16", plan)]
     settings += [Setting("seed", numbers="1"), Setting("seed", numbers="2")]
     settings += [Setting(name, "d0.8", "bf16", plan) for name in cells]
     values = [(1.0, 9.0), (0.8, 0.0), (0.8, 0.0), (0.7, 0.4), (0.9, 0.5), *cells.values()]
     measured = {s.key: fidelity(*v) for s, v in zip(settings, values, strict=True)}
     measured["good_d0.8_bf16"] = fidelity(0.7, 0.3, (25.0, 31.0))
-    starts = list(CounterfactualSet(made["data"] / "counterfactual", 1, 0))
-    found = report(settings, measured, {"good_d0.8": 0.9}, {s.key: "pytorch" for s in settings}, starts, STEPS)
+    found = report(settings, measured, {"good_d0.8": 0.9}, {s.key: "pytorch" for s in settings}, "title", "About.")
     assert [row[-1] for row in found["tables"][0]["rows"]] == [None] * 5 + ["yes", "no", "no"]
     assert found["statements"] == [
         "At d0.8, bf16, the orders of good give +3.00 dB [+1.00, +5.00] against bad_control, +3.00 dB [+1.00, +5.00] "
@@ -181,3 +182,27 @@ def test_the_interval_is_of_the_mean_over_starts() -> None:
     mean, low, high = mean_and_interval(x)
     assert low < mean < high and high - low == pytest.approx(2 * 1.96 / 400**0.5, rel=0.15)
     assert mean_and_interval(x) == (mean, low, high)
+
+
+def test_single_pictures_have_two_orders_and_no_actions(made: dict[str, Path], tmp_path: Path) -> None:
+    """6 tokens and 16 of text are one block, which every plan keeps."""
+    given = {name: made[name] for name in ("transformer", "vae", "data")}
+    capture_chunks(**given, out=tmp_path / "captures", num_calibrate=2, num_test=1, num_bins=2, num_steps=STEPS,
+                   pictures=True)  # fmt: skip
+    meta = CaptureStore(tmp_path / "captures").meta
+    assert meta.grid == (2, 3) and meta.text == 16 and len(meta.layout.orders) == 2
+    predict(tmp_path, ParoModule(str(tmp_path / "plans"), densities=[1.0], arms=ARMS))
+    plan = Plan.load(tmp_path / "plans" / "paro-d1.safetensors")
+    assert plan.sparse.shape[-1] == 2
+    quality(**given, plans=tmp_path / "plans", captures=tmp_path / "captures", out=tmp_path / "out", densities=[1.0],
+            arms=ARMS, precisions=["bf16", "int4"], num_pictures=3, num_seeds=1, num_steps=STEPS)  # fmt: skip
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    (table,) = found["tables"]
+    assert table["title"].startswith("1 single pictures") and table["columns"][-3:] == ["SSIM", "from", "to"]
+    assert not [name for name in found["metrics"] if "accuracy" in name or "frechet" in name]
+    assert found["metrics"]["test/psnr/none_d1_bf16"] > 50 > found["metrics"]["test/psnr/seed_1"]
+
+
+def test_films_want_a_judge(made: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"need a judge\nName the inverse-dynamics network: --idm FOLDER"):
+        quality(**{name: made[name] for name in made if name != "idm"}, out=tmp_path)
