@@ -178,4 +178,5 @@ class _Enter:
         self._place.layer = NO_LAYER
         self._place.timestep = self._timestep
         if self._grid is not None:
-            self._place.grid = self._grid(given["hidden_states"].shape, transformer.config)
+            grid = self._grid(given["hidden_states"].shape, transformer.config)
+            self._place.grid = grid[1:] if grid[0] == 1 else grid  # a film of one frame is a picture

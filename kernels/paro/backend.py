@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..int4.op import has_units, paro_int4
 from ..masks import BlockMask, Mask
 from ..place import NO_LAYER, Place
 from .numerics import PRECISIONS, paro_attention
-from .op import kernels_for, paro_int8
+from .op import has_control, kernels_for, paro_bf16, paro_int8
 from .orders import inverse, reorder
 from .plan import Plan
 
@@ -33,12 +33,13 @@ class ParoAttention(AttentionBackend):
 
     Calls on a GPU at `int8` that want no gradient are computed by the kernels for Hopper (native.py), by those in
     Triton (portable.py) where these cannot be, and by plain PyTorch (numerics.py) where neither can, with one warning
-    that says why. At `int4` GPUs with 4-bit matrix units (compute capability 8.x) have a kernel (kernels/int4). All
-    other calls are plain PyTorch's.
+    that says why. At `int4` GPUs with 4-bit matrix units (compute capability 8.x) have a kernel (kernels/int4), at
+    `bf16` Hopper GPUs. All other calls are plain PyTorch's.
 
     Args:
         plan: a plan, or its file.
-        precision: `int8`, `int4`, `int8_qk`, `int4_qk` (P and V unrounded) or `float`.
+        precision: `int8`, `int4`, `int8_qk`, `int4_qk` (P and V unrounded), `bf16` (nothing rounded to integers; on a
+            CPU the same as `float`) or `float` (plain PyTorch, in float32).
 
     Raises:
         UserError: for a plan that can't be read, or another precision.
@@ -102,10 +103,9 @@ class ParoAttention(AttentionBackend):
             time_bin = (timestep.flatten()[0].to(self._edges_T.device, torch.float32) < self._edges_T).sum()
         permutation_HN = self._table_ON[self.plan.orders[layer].long()]
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (q_BHND, k_BHMD, v_BHME))
-        if not wanted and (kernels := self._kernels(q_BHND)):
+        if not wanted and self.computed_by(q_BHND.device, q_BHND.dtype, q_BHND.shape[3]) != "pytorch":
             seen = None if mask is None else mask[:, 0, 0].expand(q_BHND.shape[0], -1)
-            operator = paro_int8 if kernels == "int8" else paro_int4
-            made: Tensor = operator(
+            made: Tensor = OPERATORS[self._numbers](
                 q_BHND, k_BHMD, v_BHME, self.plan.bits(time_bin, layer), permutation_HN.int(), seen, scale
             )
             return made
@@ -116,20 +116,26 @@ class ParoAttention(AttentionBackend):
         )
         return reorder(out, inverse(permutation_HN))
 
-    def _kernels(self, q_BHND: Tensor) -> str:
-        """The numbers of the kernels that compute calls like this one; empty if plain PyTorch does."""
-        if q_BHND.device.type != "cuda":
-            return ""
+    def computed_by(self, device: torch.device, dtype: torch.dtype, width: int) -> str:
+        """What computes calls that want no gradient: `hopper`, `triton`, `cutlass` or `pytorch`.
+
+        Args:
+            device, dtype: of q, k and v.
+            width: channels of a head.
+        """
+        if device.type != "cuda" or self._numbers not in OPERATORS:
+            return "pytorch"
         if self._numbers == "int4":
-            return "int4" if has_units(q_BHND.device, q_BHND.shape[3]) else ""
-        if self._numbers != "int8":
-            return ""
-        found, reason = kernels_for(q_BHND.device, q_BHND.dtype, q_BHND.shape[3])
+            return "cutlass" if has_units(device, width) else "pytorch"
+        if self._numbers == "bf16":
+            return "hopper" if has_control(device, dtype, width) else "pytorch"
+        found, reason = kernels_for(device, dtype, width)
         if reason:
             tell(f"attention 'paro' is computed by {'Triton' if found else 'plain PyTorch'}: {reason}")
-        return "int8" if found else ""
+        return found or "pytorch"
 
 
+OPERATORS: dict[str, Any] = {"int8": paro_int8, "int4": paro_int4, "bf16": paro_bf16}
 _told: set[str] = set()
 
 

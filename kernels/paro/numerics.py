@@ -48,6 +48,7 @@ class Precision:
 
 PRECISIONS = {
     "float": Precision(),
+    "bf16": Precision(),  # as the inputs are: by a kernel for bfloat16 where there is one
     "int8_qk": Precision("int8"),
     "int8": Precision("int8", "int8"),
     "int4_qk": Precision("int4"),

@@ -1,4 +1,4 @@
-"""`paro`'s kernels as one operator that torch.compile and CUDA graphs take whole: fulgurite::paro_int8."""
+"""`paro`'s kernels as operators that torch.compile and CUDA graphs take whole: fulgurite::paro_int8 and paro_bf16."""
 
 import torch
 from torch import Tensor
@@ -23,6 +23,12 @@ def kernels_for(device: torch.device, dtype: torch.dtype, width: int) -> tuple[s
     return ("triton", f"the Hopper kernel {hopper}") if not triton else ("", f"the Triton kernel {triton}")
 
 
+@torch.compiler.assume_constant_result
+def has_control(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether the Hopper kernel's control in bfloat16 computes that."""
+    return dtype == torch.bfloat16 and not native.why_not(device, dtype, width)
+
+
 @torch.library.custom_op("fulgurite::paro_int8", mutates_args=(), device_types="cuda", schema=SCHEMA)
 def paro_int8(q, k, v, bits, permutation, key_mask, scale):  # type: ignore[no-untyped-def]
     """Attention of numerics.py at 8 bits on a GPU, in the tokens' own order: `native.paro_forward`, or
@@ -44,5 +50,16 @@ def paro_int8(q, k, v, bits, permutation, key_mask, scale):  # type: ignore[no-u
 
 
 @paro_int8.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, bits: Tensor, permutation: Tensor, key_mask: Tensor | None, scale: float):  # type: ignore[no-untyped-def]
+    return torch.empty(q.shape, dtype=q.dtype, device=q.device)
+
+
+@torch.library.custom_op("fulgurite::paro_bf16", mutates_args=(), device_types="cuda", schema=SCHEMA)
+def paro_bf16(q, k, v, bits, permutation, key_mask, scale):  # type: ignore[no-untyped-def]
+    """The same without rounding to integers, by the Hopper kernel's control in bfloat16; arguments as `paro_int8`'s."""
+    return native.paro_forward(q, k, v, bits, permutation, key_mask, scale, variant=native.CONTROLS[q.shape[3]])
+
+
+@paro_bf16.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, bits: Tensor, permutation: Tensor, key_mask: Tensor | None, scale: float):  # type: ignore[no-untyped-def]
     return torch.empty(q.shape, dtype=q.dtype, device=q.device)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ...datamodules.paro.captures import CaptureStore, Film
     from ...kernels.place import Place
-    from .subjects import DiffusersSubject, GameCraftSubject
+    from .subjects import Subject
 
 
 @COMMANDS.register("paro capture", paper="2506.16054")
@@ -59,9 +59,7 @@ def capture(
     capture_films(subject, films, out, num_bins)
 
 
-def capture_films(
-    subject: GameCraftSubject | DiffusersSubject, films: tuple[Film, ...], out: Path, num_bins: int
-) -> CaptureStore:
+def capture_films(subject: Subject, films: tuple[Film, ...], out: Path, num_bins: int) -> CaptureStore:
     """Capture one step of every bin of every film; films whose captures are all there are not sampled again.
 
     Raises:

@@ -63,6 +63,15 @@ def test_orders_and_masks_of_layer_and_bin(layer, timestep, time_bin, side) -> N
     torch.testing.assert_close(given, by_hand(plan, tensors, layer, time_bin), atol=2e-6, rtol=0)
 
 
+def test_bf16_rounds_nothing_to_integers_and_who_computes_is_told() -> None:
+    plan = make_plan()
+    tensors = inputs(plan)
+    given, wanted = (attention(*tensors, backend=placed(plan, precision)) for precision in ("bf16", "float"))
+    assert torch.equal(given, wanted)
+    for precision in ("float", "bf16", "int8", "int4"):
+        assert placed(plan, precision).computed_by(torch.device("cpu"), torch.bfloat16, 64) == "pytorch"
+
+
 def test_a_picture_s_two_orders_without_bins() -> None:
     plan = make_plan(grid=(12, 15), text=0, edges=())
     tensors = inputs(plan)

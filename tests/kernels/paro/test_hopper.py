@@ -253,3 +253,17 @@ def test_the_backend_computes_by_them_and_gradients_by_pytorch(recwarn) -> None:
         assert all(t.grad is not None and torch.isfinite(t.grad).all() for t in inputs)
     assert distance(outs["cuda"], outs["cpu"]) < 0.02
     assert not [w for w in recwarn if "attention 'paro'" in str(w.message)]
+
+
+def test_the_backend_computes_bf16_by_the_control() -> None:
+    plan = make_plan(grid=(3, 12, 16))
+    size = plan.meta.layout.num_tokens
+    inputs = [torch.randn(2, 3, size, 64, device="cuda").to(torch.bfloat16) for _ in range(3)]
+    mask = (torch.arange(size, device="cuda") < torch.tensor([[size], [size - 5]], device="cuda"))[:, None, None]
+    outs = {}
+    for precision, who in (("bf16", "hopper"), ("float", "pytorch")):
+        backend = make_backend("paro", plan=plan, precision=precision)
+        backend.place.layer, backend.place.timestep, backend.place.grid = 1, torch.tensor([500.0]), plan.meta.grid
+        assert backend.computed_by(inputs[0].device, torch.bfloat16, 64) == who
+        outs[precision] = attention(*inputs, mask=mask, backend=backend).float()
+    assert distance(outs["bf16"], outs["float"]) < 4e-3
