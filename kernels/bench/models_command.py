@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json as json_text
 import math
 import statistics
 import time
@@ -23,11 +22,10 @@ from ..api import AttentionBackend, attention, make_backend
 from ..paro.auto import AutoAttention
 from ..place import Place
 from .contest import measured
-from .front import cell, names_in, shares_in, write_whole
+from .front import cell, names_in, shares_in, write_numbers, write_whole
 from .models import SPECS, DenseAttention, ModelSpec, attention_flops, attention_inputs, build, make_step
 from .random_plan import random_plan
 
-SCHEMA_VERSION = 1
 DENSE = ("cudnn", "flash", "sdpa")
 ROUNDS, BUDGET_S = 5, 30.0  # timed steps of a row at most; at least 2 are
 PAPER = "the paper, end to end: CogVideoX 2.72 times (density 0.3, INT8), Flux 1.94 times (0.75, INT4)"
@@ -88,12 +86,7 @@ def bench(
         rows += found
         failed |= wrong
         if json:
-            content = {
-                "schema_version": SCHEMA_VERSION, "bench": "attention-models", "device": device,
-                "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(), "seed": seed, "rows": rows,
-                "failed": failed,
-            }  # fmt: skip
-            write_whole(json, json_text.dumps(content, indent=1).encode())
+            write_numbers(json, "attention-models", seed, rows, device=device, failed=failed)
     for label, reason in failed.items():
         print(f"{label} did not run: {reason}")
     print(PAPER)
