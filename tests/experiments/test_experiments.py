@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from fulgurite.datamodules.sources.catalogue import SOURCES
 from fulgurite.launch.config.experiment import EXPERIMENTS, LIGHTNING_VERBS, names, resolve
@@ -30,6 +31,15 @@ def test_resolves_and_tells_what_it_is(name):
         assert all(value > 0 for value in estimate.values() if isinstance(value, int | float))
     if name.endswith("/tiny"):
         assert experiment.meta["estimate"]["minutes"] <= 6
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_anchor_is_used(name):
+    """One that is not makes a reader look for what repeats."""
+    events = list(yaml.parse((EXPERIMENTS / f"{name}.yaml").read_text()))
+    used = {event.anchor for event in events if isinstance(event, yaml.AliasEvent)}
+    others = (getattr(event, "anchor", None) for event in events if not isinstance(event, yaml.AliasEvent))
+    assert {anchor for anchor in others if anchor} == used
 
 
 @pytest.mark.parametrize("name", names())
