@@ -105,17 +105,20 @@ def test_report_says_whether_the_generator_learned(smoke_run: Path) -> None:
 
 
 def test_the_test_stage_goes_on_from_the_scores_it_has_and_only_from_those(
-    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    smoke_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fulgurite.lightning_modules.dnd import scoring
+    from fulgurite.lightning_modules.dnd import progress, scoring
     from fulgurite.lightning_modules.dnd.evaluate import evaluate
 
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
     counted = []
     whole = scoring.score
     monkeypatch.setattr(scoring, "score", lambda *a, **k: counted.append(1) or whole(*a, **k))
     folders = smoke_run / "generator" / "generator", smoke_run / "collect" / "snapshots"
     evaluate(*folders, "third_person", tmp_path, num_test=6, num_recovery=4, draws=1, shots=1)
     first = (tmp_path / "results.json").read_text()
+    told = capsys.readouterr().err
+    assert "adapters on 'third_person': 1 of " in told and "training tasks: 2 of " in told
     rows, counted[:] = len(counted), []
     evaluate(*folders, "third_person", tmp_path, num_test=6, num_recovery=4, draws=1, shots=1)
     assert not counted and (tmp_path / "results.json").read_text() == first
