@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -55,12 +53,10 @@ def test_a_paper_s_number_says_where_it_stands(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SMALL)
-def test_runs_to_a_report(name, tmp_path, child_environment):
-    command = [sys.executable, "-m", "fulgurite", "run", name]
-    done = subprocess.run(command, cwd=tmp_path, env=child_environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "runs" / name).iterdir()
+def test_runs_to_a_report(name, finished_run):
+    run, stderr = (done := finished_run(name)).path, done.stderr
     record = json.loads((run / "record.json").read_text())
     assert record["status"] == "done"
     assert [s["name"] for s in record["stages"]] == [s.name for s in resolve(name).stages]
@@ -69,7 +65,7 @@ def test_runs_to_a_report(name, tmp_path, child_environment):
         assert record["metrics"]["test/accuracy"] > 0.9 > 5 * record["metrics"]["test/accuracy_constant"]
     assert (run / "report.md").stat().st_size > 200
     noise = ("weights_only", "treespec", "Seed set to", "tip:", "Traceback", "litlogger")
-    assert not [word for word in noise if word in done.stderr], done.stderr
+    assert not [word for word in noise if word in stderr], stderr
 
 
 @pytest.mark.parametrize("name", names())
