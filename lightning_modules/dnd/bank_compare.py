@@ -57,6 +57,11 @@ def compare(
         at_once: adapters of a forward pass.
         seed: of the draws.
     """
+    labels = [folder.name for folder in variants]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"--variants: two folders are called '{twice[0]}', which tables could not tell apart")
+    if not variants or not test:
+        raise UserError("dnd compare needs at least one variant and one test task")
     import torch
 
     from ...datamodules.dnd.snapshots import SnapshotStore, read_adapter
@@ -73,12 +78,8 @@ def compare(
     shared_adapter = None if multi_task is None else read_adapter(multi_task)
     made: dict[str, Any] = {}
     for folder in variants:
-        if folder.name in made:
-            raise UserError(f"--variants: two folders are called '{folder.name}', which tables could not tell apart")
         is_mixer = (folder / "mixer.json").is_file()
         made[folder.name] = TrainedMixer(folder) if is_mixer else TrainedGenerator.load(folder)
-    if not made or not test:
-        raise UserError("dnd compare needs at least one variant and one test task")
     training: list[str] = list(next(iter(made.values())).meta["tasks"])
     if shared := sorted({*test} & {*val}):
         raise UserError(f"'{shared[0]}' is in --test and in --val: what chooses a variant can't judge it")

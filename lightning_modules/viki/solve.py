@@ -48,8 +48,6 @@ def solve(
     Returns:
         1 if the answer can't be read or a record's checker refuses it, else 0.
     """
-    from .policy.policy import VikiPolicy
-
     known = None if record is None else _record(record)
     if known is None and OWN in (image, instruction):
         raise UserError('"own" stands for a record\'s picture or words: name one with --record FILE:N')
@@ -59,6 +57,8 @@ def solve(
     if instruction != OWN:
         asked = replace(asked, instruction=instruction)
     source = weights or _released()
+    from .policy.policy import VikiPolicy  # transformers takes seconds, and mistakes are told before
+
     policy = VikiPolicy.load(source).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     screen = Console(highlight=False, soft_wrap=True)
     if not policy.asked.blind and (size := policy.asked.picture_sizes.get(str(asked.level))):
