@@ -9,6 +9,8 @@ EXPERIMENT ?= dnd/tiny
 # What the tests read beside the sources of dnd/tiny; after this they need no network.
 TEST_SOURCES ?= languages page-layout
 PYTEST_FLAGS ?=
+# Two processes test; a file stays with one of them, so what its tests share is made once. `WORKERS=` alone: one process.
+WORKERS ?= -n 2 --dist loadfile
 
 PY := .venv/bin/python
 # Stamps of finished installs. They carry the folder, since an editable install is bound to it: a moved clone installs anew.
@@ -35,10 +37,10 @@ run: $(BASE) ## install, and run an experiment to its report (dnd/tiny: about 6 
 test: $(DEV) ## install, fetch what the tests read, and run the whole suite
 	@$(PY) -m fulgurite fetch --for dnd/tiny
 	@$(PY) -m fulgurite fetch $(TEST_SOURCES)
-	@$(PY) -m pytest $(PYTEST_FLAGS)
+	@$(PY) -m pytest $(WORKERS) $(PYTEST_FLAGS)
 
 test-fast: $(DEV) ## the suite without its slow tests, and without fetching
-	@$(PY) -m pytest -m "not slow and not soak" $(PYTEST_FLAGS)
+	@$(PY) -m pytest -m "not slow and not soak" $(WORKERS) $(PYTEST_FLAGS)
 
 check: $(DEV) ## lint, format, types, spelling
 	@$(PY) -m ruff check .

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         from .launch.doctor import missing_package
 
-        print(f"fulgurite: {missing_package(error.name) if error.name else error}", file=sys.stderr)
+        print(f"fulgurite: {missing_package(error.name, arguments) if error.name else error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fulgurite: stopped{_goes_on(arguments)}", file=sys.stderr)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent
+IN_CLONE = (ROOT / "pyproject.toml").is_file()
 ROOMS = ("kernels", "datamodules", "lightning_modules", "launch")
 PLUGIN_GROUP = "fulgurite.plugins"
 
@@ -39,6 +40,14 @@ class UserError(Exception):
 
 class Notice(UserWarning):
     """A warning that matters to whoever reads the numbers: in a stage of a run, its report repeats it."""
+
+
+def install_line(extra: str = "") -> str:
+    """The pip command for fulgurite with an extra: in a clone, that of its own environment with the tested versions."""
+    suffix = f"[{extra}]" if extra else ""
+    if IN_CLONE:
+        return f".venv/bin/pip install -c constraints.txt -e '.{suffix}'"
+    return f"pip install 'fulgurite{suffix}'" if extra else "pip install --upgrade fulgurite"
 
 
 @dataclass(frozen=True)

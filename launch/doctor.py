@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 
 from packaging.requirements import Requirement
 from rich.console import Console
@@ -19,7 +20,7 @@ from ..datamodules.sources import cache
 from ..datamodules.sources.catalogue import SOURCES
 from ..datamodules.sources.download import is_cached
 from ..datamodules.viki.scenes.opengl import find_platform, missing_message
-from ..registry import ROOT, UserError, load_plugins
+from ..registry import ROOT, UserError, install_line, load_plugins
 from .config.experiment import names, resolve
 from .config.needs import sources_of
 from .stages.estimate import memory_gb
@@ -52,30 +53,25 @@ DISTRIBUTIONS = {
 console = Console(highlight=False, soft_wrap=True)
 
 
-def missing_package(module: str) -> str:
+def missing_package(module: str, asked: Sequence[str] = ()) -> str:
     """Sentence and pip command for a module that is not installed.
 
     Args:
         module: import name, with or without its submodules.
+        asked: words of the command line; of several extras with the package, one that they name is told.
     """
     head = module.partition(".")[0]
     if head == "fulgurite":
         return f"{module} is missing: this copy is damaged\npip install --force-reinstall --no-deps fulgurite"
     distribution = DISTRIBUTIONS.get(head, head.replace("_", "-").lower())
-    extra = next((e for e, wanted in requirements().items() if any(_same(r.name, distribution) for r in wanted)), None)
+    found = [e for e, wanted in requirements().items() if any(_same(r.name, distribution) for r in wanted)]
+    named = [e for e in found if e in {word.partition("/")[0] for word in asked}]
+    extra = next(iter(named or found), None)
     if extra is None:
         return f"the package '{head}' is missing\npip install {distribution}"
     if not extra:
         return f"the package '{head}' is missing, which fulgurite needs everywhere\npip install '{distribution}'"
-    return f"the package '{head}' is missing; it comes with an extra\n{install(extra)}"
-
-
-def install(extra: str = "") -> str:
-    """The pip command for fulgurite with an extra: in a clone, that of its own environment."""
-    suffix = f"[{extra}]" if extra else ""
-    if (ROOT / "pyproject.toml").is_file():
-        return f".venv/bin/pip install -e '.{suffix}'"
-    return f"pip install 'fulgurite{suffix}'" if extra else "pip install --upgrade fulgurite"
+    return f"the package '{head}' is missing; it comes with an extra\n{install_line(extra)}"
 
 
 def papers() -> list[str]:
@@ -124,7 +120,7 @@ def print_report() -> int:
     for plugin, reason in load_plugins().items():
         console.print(f"[red]plug-in {plugin} is broken[/red]: {reason}")
     if broken:
-        console.print(f"\n[red]The base install is broken[/red]: {', '.join(broken)}\n{install()}")
+        console.print(f"\n[red]The base install is broken[/red]: {', '.join(broken)}\n{install_line()}")
     return 1 if broken else 0
 
 
@@ -246,7 +242,7 @@ def _extra(extra: str) -> None:
     faults = [(r.name, found) for r in requirements().get(extra, ()) if (found := fault(r))]
     if faults:
         console.print(f"  extra packages: {', '.join(f'{name} ({found})' for name, found in faults)}")
-        console.print(f"  {install(extra)}", markup=False)
+        console.print(f"  {install_line(extra)}", markup=False)
     elif extra in requirements():
         console.print("  extra packages: all there")
 

@@ -1,18 +1,21 @@
-"""Fixtures of the whole suite: the command line in a process of its own."""
+"""Fixtures of the whole suite: the command line in a process of its own, and experiments that were run once for all."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 import fulgurite
 
@@ -65,3 +68,41 @@ def fulgurite_process(tmp_path: Path, child_environment: Callable[..., dict[str,
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout_s)
 
     return call
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that several tests look at; they leave it as it is.
+
+    Attributes:
+        path: its run folder.
+        stderr: what it printed there.
+    """
+
+    path: Path
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, child_environment: Callable[..., dict[str, str]]
+) -> Callable[[str], FinishedRun]:
+    """`finished_run("dnd/smoke")`: `fulgurite run` of it, once for the whole suite, however many processes test."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished_runs"
+
+    def get(name: str) -> FinishedRun:
+        home = root / name.replace("/", "_")
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / ".lock"):
+            told = home / "told.json"
+            if not told.exists():
+                command = [sys.executable, "-m", "fulgurite", "run", name]
+                done = subprocess.run(command, cwd=home, env=child_environment(), capture_output=True, text=True)
+                told.write_text(json.dumps([done.returncode, done.stderr]), encoding="utf-8")
+            status, stderr = json.loads(told.read_text(encoding="utf-8"))
+        assert status == 0, stderr[-3000:]
+        (path,) = (p for p in (home / "runs" / name).iterdir() if p.is_dir())
+        return FinishedRun(path, stderr)
+
+    return get

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
-from ...registry import UserError
+from ...registry import UserError, install_line
 from ..sources.download import fetch
 from .layout.text_lines import Region
 
@@ -89,7 +89,7 @@ class LayoutNetwork:
             try:
                 import onnxruntime
             except ImportError:
-                raise UserError("finding figures needs onnxruntime\npip install 'fulgurite[chunking]'") from None
+                raise UserError(f"finding figures needs onnxruntime\n{install_line('chunking')}") from None
             self._session = onnxruntime.InferenceSession(
                 fetch(SOURCE) / "layout_cdla.onnx", providers=["CPUExecutionProvider"]
             )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from ...registry import UserError
+from ...registry import UserError, install_line
 from ..files import atomic_write
 from .layout_network import LayoutNetwork
 
@@ -44,7 +44,7 @@ SCHEMA_VERSION = 1
 HELD_PAGES = 32
 NEEDS = (
     "reading pages that are pictures needs rapidocr and onnxruntime\n"
-    "pip install 'fulgurite[chunking]', or leave such pages out: --ocr never"
+    f"{install_line('chunking')}\nor leave such pages out: --ocr never"
 )
 
 

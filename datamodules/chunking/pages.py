@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...registry import UserError
+from ...registry import UserError, install_line
 from .nested_forms import refuse_nested_forms
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ MAX_DIAGNOSED_BYTES = 64 << 20
 MAX_GLYPHS = 200_000  # of one page
 MAX_SIDE_POINTS = 14_400  # 200 inches, the format's own limit
 MAX_PIXELS = 40_000_000  # of one picture
-NEEDS = "pip install 'fulgurite[chunking]'"
+NEEDS = install_line("chunking")
 _KINDS = {b"PK\x03\x04": "a ZIP or Office file", b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture"}
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ...registry import UserError
+from ...registry import UserError, install_line
 from .actions import DEFAULT_LIMITS, Chord, SpeedLimits
 from .camera import PITCH_RANGE_DEG, ShearPitchCamera, doom_c2w
 from .doom_map import DoomMap, load_map
@@ -129,7 +129,7 @@ class DoomEngine:
         try:
             import vizdoom
         except ImportError:
-            raise UserError("recording needs ViZDoom\npip install vizdoom") from None
+            raise UserError(f"recording needs ViZDoom\n{install_line('gamecraft')}") from None
         self.game, self.height, self.width, self.limits = game, height, width, limits
         self.about = {"game": game, "engine": "vizdoom", "camera": "shear", "pose_source": "engine"}
         self.wad = Path(vizdoom.__file__).parent / f"{game}.wad"

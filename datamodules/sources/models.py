@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ...registry import UserError, did_you_mean
+from ...registry import UserError, did_you_mean, install_line
 from .catalogue import SOURCES
 from .download import fetch
 
@@ -57,7 +57,7 @@ def dequantise(folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
-        raise UserError(f"a GGUF model needs '{error.name}'\npip install 'fulgurite[dnd]'") from None
+        raise UserError(f"a GGUF model needs '{error.name}'\n{install_line()}") from None
     file = next(folder.glob("*.gguf"))
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=file.name)
     with no_progress_bars(), contextlib.redirect_stderr(io.StringIO()):  # the GGUF reader's own bar obeys no switch

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...registry import DATAMODULES, UserError
 from ..draws import DrawLoader, Shuffled
+from .encoding import encode
 from .lengths import AlikeInLength
 from .plans import one_at_a_time
 from .prompts import short_prompt
@@ -110,6 +111,18 @@ class VikiTrajectoryDataModule(LightningDataModule):
         for record in spread(self.records("train"), limit):
             found += [self._system(record), record.instruction, self._response(record)]
         return found
+
+    def picture_sizes(self, limit: int = 500) -> dict[str, tuple[int, int]]:
+        """Width and height of the training records' global views, pixels, by level; none where a level's differ.
+
+        Args:
+            limit: looks at so many records, evenly from all.
+        """
+        found: dict[str, set[tuple[int, int]]] = {}
+        for record in spread(self.records("train"), limit):
+            for image in chosen_images(record, "global")[:1]:
+                found.setdefault(str(record.level), set()).add(picture_size(image))
+        return {level: next(iter(sizes)) for level, sizes in sorted(found.items()) if len(sizes) == 1}
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs.
@@ -228,9 +241,32 @@ def decode(image: bytes) -> numpy.ndarray:
     Raises:
         UserError: if they are no picture.
     """
+    return numpy.asarray(_opened(image, lambda opened: opened.convert("RGB")))
+
+
+def picture_size(image: bytes) -> tuple[int, int]:
+    """Width and height of an encoded picture, from its head.
+
+    Raises:
+        UserError: if it is no picture.
+    """
+    size: tuple[int, int] = _opened(image, lambda opened: opened.size)
+    return size
+
+
+def resized(image: bytes, size: tuple[int, int]) -> bytes:
+    """An encoded picture at another width and height, as JPEG.
+
+    Raises:
+        UserError: if it is no picture.
+    """
+    return encode(numpy.asarray(_opened(image, lambda opened: opened.convert("RGB").resize(size))))
+
+
+def _opened(image: bytes, use: Callable[[Any], Any]) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return numpy.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+        return use(Image.open(io.BytesIO(image)))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise UserError(f"a record's picture can't be read: {error}\nGenerate or copy that file again.") from None

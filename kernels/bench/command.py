@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json as json_text
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from torch import Tensor
 from ...registry import COMMANDS, UserError
 from . import peers
 from .contest import BLOCK, SHAPES, Shape, band_mask, error, measured, random_mask
-from .front import cell, names_in, shares_in, write_whole
+from .front import cell, names_in, shares_in, write_numbers, write_whole
 
-SCHEMA_VERSION = 1
 DENSE = {"cudnn": peers.cudnn, "flash": peers.flash, "flash4": peers.flash4}
 SPARSE = {
     "flash4_128": (peers.flash4_blocks, 128), "flash4_64": (peers.flash4_blocks, 64),
@@ -77,17 +75,7 @@ def bench(
     for label, reason in failed.items():
         print(f"{label} did not run: {reason}")
     if json:
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "bench": "attention",
-            "device": torch.cuda.get_device_name(device),
-            "torch": torch.__version__,
-            "cudnn": torch.backends.cudnn.version(),
-            "seed": seed,
-            "rows": rows,
-            "failed": failed,
-        }
-        write_whole(json, json_text.dumps(content, indent=1).encode())
+        write_numbers(json, "attention", seed, rows, device=torch.cuda.get_device_name(device), failed=failed)
     if plot and rows:
         _draw(rows, torch.cuda.get_device_name(device), plot)
     return 0

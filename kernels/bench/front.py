@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...registry import UserError
+
+SCHEMA_VERSION = 1
 
 
 def names_in(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
@@ -43,6 +48,21 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "-" if value is None else str(value)
+
+
+def write_numbers(path: Path, bench: str, seed: int, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Write what a bench of attention measured as JSON.
+
+    Args:
+        path: of the file.
+        bench: its name, the command's last word.
+        seed: of its inputs.
+        rows: of its table.
+        more: what else it tells, such as `device` and `failed`; with a device come the versions that it ran with.
+    """
+    versions = {"torch": torch.__version__, "cudnn": torch.backends.cudnn.version()} if "device" in more else {}
+    content = {"schema_version": SCHEMA_VERSION, "bench": bench, **versions, "seed": seed, "rows": rows, **more}
+    write_whole(path, json.dumps(content, indent=1).encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json as json_text
 import math
 import statistics
 import time
@@ -23,11 +22,10 @@ from ..api import AttentionBackend, attention, make_backend
 from ..paro.auto import AutoAttention
 from ..place import Place
 from .contest import measured
-from .front import cell, names_in, shares_in, write_whole
+from .front import cell, names_in, shares_in, write_numbers, write_whole
 from .models import SPECS, DenseAttention, ModelSpec, attention_flops, attention_inputs, build, make_step
 from .random_plan import random_plan
 
-SCHEMA_VERSION = 1
 DENSE = ("cudnn", "flash", "sdpa")
 ROUNDS, BUDGET_S = 5, 30.0  # timed steps of a row at most; at least 2 are
 PAPER = "the paper, end to end: CogVideoX 2.72 times (density 0.3, INT8), Flux 1.94 times (0.75, INT4)"
@@ -48,7 +46,8 @@ def bench(
 
     Plans are random: each head has masks and an order of its own. A step is what the model's pipeline does: CogVideoX
     and Wan with and without the prompt, Flux.1-dev once. attention_ms is that of one layer's call, alone on inputs of
-    its shape, times the calls of a step; share is its part of the step. distance is the relative L2 distance of the
+    its shape, times the calls of a step; share is its part of the step. peak_gb is that of the steps alone: weights,
+    inputs and what a step holds. distance is the relative L2 distance of the
     step's output from the first dense row's: with random weights it says that both computed, not how well. x_dense is
     against the faster dense row. Each model runs in a process of its own, and the JSON is written after each. Wan's
     weights alone take 29 GB of the GPU.
@@ -88,12 +87,7 @@ def bench(
         rows += found
         failed |= wrong
         if json:
-            content = {
-                "schema_version": SCHEMA_VERSION, "bench": "attention-models", "device": device,
-                "torch": torch.__version__, "cudnn": torch.backends.cudnn.version(), "seed": seed, "rows": rows,
-                "failed": failed,
-            }  # fmt: skip
-            write_whole(json, json_text.dumps(content, indent=1).encode())
+            write_numbers(json, "attention-models", seed, rows, device=device, failed=failed)
     for label, reason in failed.items():
         print(f"{label} did not run: {reason}")
     print(PAPER)
@@ -124,12 +118,15 @@ def measure_model(
         step = make_step(spec, model, seed)
     except RuntimeError as reason:
         return [], {name: _first_line(reason)}
-    qkv = attention_inputs(spec, place, dtype, seed)
+
+    def inputs() -> list[Tensor]:
+        return attention_inputs(spec, place, dtype, seed)
+
     first: Tensor | None = None
     for label, density, make in _contestants(spec, dense, densities, seed, place):
         try:
             backend = make()
-            row, out = _row(spec, model, step, backend, qkv)
+            row, out = _row(spec, model, step, backend, inputs, place)
         except (RuntimeError, ValueError) as reason:
             failed[f"{label} at {density} on {name}"] = _first_line(reason)
             continue
@@ -169,10 +166,10 @@ def _contestants(
 
 
 def _row(
-    spec: ModelSpec, model: Any, step: Callable[[], Tensor], backend: AttentionBackend, qkv: Sequence[Tensor]
-) -> tuple[dict[str, Any], Tensor]:
-    """Times, memory and output of steps with this attention."""
-    device = qkv[0].device
+    spec: ModelSpec, model: Any, step: Callable[[], Tensor], backend: AttentionBackend,
+    inputs: Callable[[], Sequence[Tensor]], device: torch.device,
+) -> tuple[dict[str, Any], Tensor]:  # fmt: skip
+    """Times, memory and output of steps with this attention; `inputs` are made afterwards, for a layer's call alone."""
     on_gpu = device.type == "cuda"
     chose = ""
     with serve(model, backend):
@@ -185,6 +182,7 @@ def _row(
         peak = torch.cuda.max_memory_allocated(device) / 1e9 if on_gpu else None
         if isinstance(place := getattr(backend, "place", None), Place):
             place.layer = 0
+        qkv = inputs()
         if isinstance(backend, AutoAttention):
             chose = backend.choose(qkv[0])
         call_ms = _clock(lambda: attention(*qkv, backend=backend), device)

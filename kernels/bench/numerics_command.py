@@ -5,7 +5,6 @@ Axis legend: H head, N token, D channel, R query block, C key block.
 
 from __future__ import annotations
 
-import json as json_text
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from torch import Tensor
 from ...registry import COMMANDS
 from ..paro.numerics import PRECISIONS, Precision, paro_attention
 from ..paro.orders import Layout, reorder
-from .front import cell, write_whole
+from .front import cell, write_numbers
 
-SCHEMA_VERSION = 1
 WIDTH, BLOCK = 64, 64
 GRID = (16, 16, 16)  # 4,096 tokens of a video
 ALONG_FRAMES = 2  # the order HWF, which lays a place's frames side by side
@@ -51,8 +49,7 @@ def bench(seed: int = 0, json: Path | None = None) -> int:
     for row in rows:
         print(" ".join(f"{cell(row[c]):>13}" for c in COLUMNS))
     if json:
-        content = {"schema_version": SCHEMA_VERSION, "bench": "attention-numerics", "seed": seed, "rows": rows}
-        write_whole(json, json_text.dumps(content, indent=1).encode())
+        write_numbers(json, "attention-numerics", seed, rows)
     return 0
 
 

@@ -8,7 +8,6 @@ import re
 import traceback
 from collections.abc import Iterator
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf.errors import OmegaConfBaseException
 
 from ...registry import UserError, did_you_mean, nearest
@@ -38,6 +37,8 @@ def refusals(settings: Settings | None) -> Iterator[None]:
     Raises:
         UserError: for a value of the wrong type, a setting that Lightning refuses, a checkpoint that does not fit.
     """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # commands come here without Lightning
+
     try:
         yield
     except RefusedConfig as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,11 @@ class Counted:
 
 
 def count(
-    make: Callable[[], Planned], optimizer: Callable[[list[nn.Parameter]], Any], precision: str
+    make: Callable[[], Planned],
+    optimizer: Callable[[list[nn.Parameter]], Any],
+    precision: str,
+    known: dict[Hashable, Counted] | None = None,
+    what: Hashable = None,
 ) -> tuple[Planned, Counted]:
     """Count a planned step.
 
@@ -58,6 +62,9 @@ def count(
         make: makes the networks and the loss; called where tensors have no memory.
         optimizer: makes an optimiser of parameters.
         precision: Lightning's, such as `bf16-mixed`.
+        known: earlier counts; of a step like one among them nothing is counted again, and a new one is added.
+        what: names the kind of step and optimiser: two steps are alike where this, the weights' shapes, samples and
+            units are the same.
 
     Returns:
         What was made, and the count.
@@ -65,10 +72,13 @@ def count(
     warnings.filterwarnings("ignore", message=".*data pointer of FakeTensor.*")
     with FakeTensorMode(allow_non_fake_inputs=True), _no_initialisation():
         planned = make()
+        likeness = (what, precision, _shapes(planned))
+        if known is not None and likeness in known:
+            return planned, known[likeness]
         trained = [p for p in planned.network.parameters() if p.requires_grad] if planned.trains else []
-        known = {id(p) for p in trained}
+        moving = {id(p) for p in trained}
         all_there = {id(p): p for n in (planned.network, *planned.frozen) for p in n.parameters()}
-        still = [p for key, p in all_there.items() if key not in known]
+        still = [p for key, p in all_there.items() if key not in moving]
         forward = _counter()
         saved = _Saved(planned)
         with forward, saved, _autocast(precision), torch.set_grad_enabled(planned.trains):
@@ -95,7 +105,17 @@ def count(
         forward_flops,
         forward_flops + backward_flops,
     )
+    if known is not None:
+        known[likeness] = counted
     return planned, counted
+
+
+def _shapes(planned: Planned) -> Hashable:
+    """What tells one planned step from another of the same kind."""
+    networks = (planned.network, *planned.frozen)
+    weights = tuple((n, tuple(p.shape), p.dtype, p.requires_grad) for m in networks for n, p in m.named_parameters())
+    step = (planned.samples, planned.units_per_sample, planned.trains, len(planned.blocks), planned.assumptions)
+    return (*step, weights)
 
 
 class _Saved(contextlib.ExitStack):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +75,9 @@ class StagePlan:
         return rest + (kept + gradients if self.accumulates else max(kept, gradients))
 
 
-def plan_stage(stage: Stage, experiment: Experiment, card: Card, utilisation: float) -> StagePlan | str:
+def plan_stage(
+    stage: Stage, experiment: Experiment, card: Card, utilisation: float, known: dict[Hashable, Counted] | None = None
+) -> StagePlan | str:
     """Plan a stage; or say in a sentence why it can't be.
 
     Args:
@@ -82,6 +85,7 @@ def plan_stage(stage: Stage, experiment: Experiment, card: Card, utilisation: fl
         experiment: whose other stages may say what this one gets.
         card: what it would run on.
         utilisation: share of the card's peak that the training reaches.
+        known: counts of earlier stages, which a stage of the same step takes over; this one's is added.
     """
     trainer = stage.settings.get("trainer") or {}
     if stage.verb == "command":
@@ -98,7 +102,10 @@ def plan_stage(stage: Stage, experiment: Experiment, card: Card, utilisation: fl
     others = {s.name: s.settings.to_dict() for s in experiment.stages}
     precision = str(trainer.get("precision") or ("bf16-true" if stage.verb == "command" else "32-true"))
     try:
-        planned, counted = count(lambda: PLANNERS[name](model, data, trainer, others), _optimizer(model), precision)
+        kind = (name, json.dumps(_without_rate(model.get("optimizer")), sort_keys=True, default=str))
+        planned, counted = count(
+            lambda: PLANNERS[name](model, data, trainer, others), _optimizer(model), precision, known, kind
+        )
         devices, sharded = _devices(trainer)
     except UserError as error:
         return f"not planned: {str(error).splitlines()[0]}"
@@ -175,6 +182,14 @@ def _optimizer(model: dict[str, Any]) -> Callable[[list[Any]], Any]:
     cls = _load(str(named["class_path"]))
     arguments = {k: v for k, v in (named.get("init_args") or {}).items() if k != "fused"}
     return lambda parameters: cls(parameters, **arguments)
+
+
+def _without_rate(optimizer: Any) -> Any:
+    """An optimiser's settings without its learning rate, which changes no count."""
+    if not isinstance(optimizer, dict):
+        return None
+    arguments = {k: v for k, v in (optimizer.get("init_args") or {}).items() if k != "lr"}
+    return {**optimizer, "init_args": arguments}
 
 
 def _load(path: str) -> Any:

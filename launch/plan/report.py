@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Hashable
 from pathlib import Path
 
 from ...registry import UserError
@@ -10,6 +11,7 @@ from ..config.experiment import parse_flags, resolve
 from ..records.tables import print_table
 from ..stages.estimate import duration
 from .cards import Card, find_card
+from .count import Counted
 from .plan import StagePlan, plan_stage
 
 
@@ -24,9 +26,10 @@ def print_plan(options: argparse.Namespace, files: list[Path]) -> None:
         raise UserError(f"--utilisation {options.utilisation}: a share of the card's peak, above 0 and at most 1")
     experiment = resolve(options.experiment, parse_flags(options.settings), files)
     print(f"{experiment.name} on {card.title}, at {options.utilisation:.0%} of its peak")
+    known: dict[Hashable, Counted] = {}
     hours = device_hours = 0.0
     for stage in experiment.stages:
-        found = plan_stage(stage, experiment, card, options.utilisation)
+        found = plan_stage(stage, experiment, card, options.utilisation, known)
         if isinstance(found, str):
             print(f"\n{stage.name}: {found}")
             continue

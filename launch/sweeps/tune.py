@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from ...registry import UserError
+from ...registry import UserError, install_line
 from ..rllib.session import local_ray
 from .sweep_file import Sweep
 from .trial import ENDED, Place, Trial
@@ -45,7 +45,7 @@ def run_on_tune(place: Place, trials: Sequence[Trial], agents: int) -> list[Tria
     try:
         from ray import tune
     except ImportError:
-        raise UserError("this sweep needs Ray Tune\npip install 'fulgurite[sweep]'") from None
+        raise UserError(f"this sweep needs Ray Tune\n{install_line('sweep')}") from None
     sweep, count, search = place.sweep, 1, None
     if sweep.method == "bayes":
         known = place.all()
@@ -101,7 +101,7 @@ def _optuna(sweep: Sweep, known: Sequence[Trial]) -> Any:
         import optuna
         from ray.tune.search.optuna import OptunaSearch
     except ImportError:
-        raise UserError("bayes without a W&B key needs Optuna\npip install 'fulgurite[sweep]'") from None
+        raise UserError(f"bayes without a W&B key needs Optuna\n{install_line('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space: dict[str, Any] = {}
     for parameter in sweep.parameters:

@@ -21,7 +21,7 @@ CARD_TITLE = "# A generated LoRA adapter"
 
 
 @COMMANDS.register("dnd adapt", paper="2506.16406")
-def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 0) -> None:
+def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 0, device: str = "auto") -> None:
     """Turn a file of prompts into a LoRA adapter folder that PEFT opens.
 
     Args:
@@ -29,6 +29,7 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
         out: folder for adapter_config.json, adapter_model.safetensors and a model card.
         checkpoint: folder of a trained generator, `<run>/generator/generator`; default: that of the newest run.
         seed: seed of the draw of prompts.
+        device: cpu, cuda or auto, which takes a GPU where there is one.
     """
     if not 0 <= seed <= MAX_SEED:
         raise UserError(f"--seed is a whole number from 0 to {MAX_SEED}, not {seed}"[:200])
@@ -39,10 +40,12 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     texts = read_prompts(prompts)
     folder = checkpoint or newest_generator(Path("runs"))
     _check_writable(out)
+    from ..device import pick_device
     from .adapted import write_adapter
     from .generator import TrainedGenerator
 
-    trained = TrainedGenerator.load(folder)
+    place = pick_device(device)
+    trained = TrainedGenerator.load(folder).to(place)
     encoder = trained.encoder()
     needed = trained.meta["num_prompts"]
     if len(set(texts)) < needed:
@@ -63,7 +66,7 @@ def adapt(prompts: Path, out: Path, checkpoint: Path | None = None, seed: int = 
     card = model_card(trained, len(texts), nearest, cosine, floor)
     write_adapter(out, state, trained.meta["adapter_config"], card)
     clock.lap("write")
-    console.print(f"adapter for {trained.meta['base_model']} in {out}")
+    console.print(f"adapter for {trained.meta['base_model']} in {out}, made on {place}")
     console.print("time: " + ", ".join(f"{k} {v:.3f} s" for k, v in clock.laps.items()))
     console.print(
         f"coverage: nearest training task {nearest}, cosine {cosine:.2f} (training tasks' own: from {floor:.2f})"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .batched_lora import BatchedLoRA
     from .generator import TrainedGenerator
     from .mix import TrainedMixer
+    from .progress import Lines
 
 OTHERS, BEST, MEAN = "LoRA of another task", "best single LoRA, chosen on the test", "mean of the training LoRAs"
 MULTI_TASK, NEAREST, OWN = "multi-task LoRA", "LoRA of the nearest prompts", "own LoRA"
@@ -56,6 +57,11 @@ def compare(
         at_once: adapters of a forward pass.
         seed: of the draws.
     """
+    labels = [folder.name for folder in variants]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise UserError(f"--variants: two folders are called '{twice[0]}', which tables could not tell apart")
+    if not variants or not test:
+        raise UserError("dnd compare needs at least one variant and one test task")
     import torch
 
     from ...datamodules.dnd.snapshots import SnapshotStore, read_adapter
@@ -64,6 +70,7 @@ def compare(
     from .batched_lora import BatchedLoRA
     from .generator import TrainedGenerator
     from .mix import TrainedMixer
+    from .progress import Lines
 
     console, snapshots = Console(stderr=True, highlight=False, soft_wrap=True), SnapshotStore(store)
     test, val = snapshots.named(test), snapshots.named(val or [])
@@ -71,12 +78,8 @@ def compare(
     shared_adapter = None if multi_task is None else read_adapter(multi_task)
     made: dict[str, Any] = {}
     for folder in variants:
-        if folder.name in made:
-            raise UserError(f"--variants: two folders are called '{folder.name}', which tables could not tell apart")
         is_mixer = (folder / "mixer.json").is_file()
         made[folder.name] = TrainedMixer(folder) if is_mixer else TrainedGenerator.load(folder)
-    if not made or not test:
-        raise UserError("dnd compare needs at least one variant and one test task")
     training: list[str] = list(next(iter(made.values())).meta["tasks"])
     if shared := sorted({*test} & {*val}):
         raise UserError(f"'{shared[0]}' is in --test and in --val: what chooses a variant can't judge it")
@@ -91,8 +94,9 @@ def compare(
         variant.to(device) if isinstance(variant, TrainedGenerator) else variant.network.to(device)
     encoder = guide.encoder()
     work = _Work(
-        model, snapshots, made, guide, encoder, training, draws, mismatched, averaged, few or [], at_once, seed
-    )
+        model, snapshots, made, guide, encoder, training, draws, mismatched, averaged, few or [], at_once, seed,
+        Lines(console),
+    )  # fmt: skip
     scores: dict[str, dict[str, Any]] = {}
     for name in [*test, *val]:
         entry = snapshots.manifest["tasks"][name]
@@ -162,11 +166,11 @@ class _Work:
     def __init__(
         self, model: BatchedLoRA, snapshots: SnapshotStore, made: Mapping[str, TrainedGenerator | TrainedMixer],
         guide: TrainedGenerator, encoder: PromptEncoder, training: list[str], draws: int, mismatched: int,
-        averaged: int, few: list[int], at_once: int, seed: int,
+        averaged: int, few: list[int], at_once: int, seed: int, tell: Lines,
     ) -> None:  # fmt: skip
         self.model, self.snapshots, self.made, self.guide, self.encoder = model, snapshots, made, guide, encoder
         self.training, self.draws, self.mismatched, self.averaged = training, draws, mismatched, averaged
-        self.few, self.at_once, self.seed = few, at_once, seed
+        self.few, self.at_once, self.seed, self.tell = few, at_once, seed, tell
         self._prompts: dict[str, list[str]] = {}
         self._conditions: dict[tuple[str, int], Tensor] = {}
         self._loras = {name: self._placed(snapshots.load(name)) for name in training}
@@ -188,6 +192,7 @@ class _Work:
             found["choice"].setdefault(method, []).append(choice)
             found["exact_match"].setdefault(method, []).append(exact)
 
+        self.tell(f"{name}: base model")
         note("base", score_together(self.model, None, form, examples))
         solved = task.train[:shots]
         note(
@@ -197,6 +202,7 @@ class _Work:
         for method, state in self._adapters(name, unlabelled, near, multi_task):
             if waiting and (len(waiting) == self.at_once or _rank(waiting[0][1]) != _rank(state)):
                 self._flush(waiting, form, examples, note)
+                self.tell(f"{name}: {sum(map(len, found['choice'].values()))} rows scored")
             waiting.append((method, state))
         self._flush(waiting, form, examples, note)
         for values in found.values():
@@ -216,6 +222,7 @@ class _Work:
             right_KE = result.exact_KE if result.choice_KE is None else result.choice_KE
             found[method] = float(right_KE[k].float().mean())
 
+        self.tell(f"{name}, a training task")
         note("base", score_together(self.model, None, form, examples))
         self._conditions.clear()
         waiting: list[tuple[str, Mapping[str, Tensor]]] = [(OWN, self._loras[name])]

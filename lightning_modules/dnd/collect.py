@@ -51,6 +51,14 @@ def collect(
         share: `2/8` makes every eighth LoRA from the second on: one such call for each worker of a cluster, all into
             one store on a disk that they share. The last to end writes results.json.
     """
+    seeds = [0] if seeds is None else seeds
+    if rank < 2 or rank % 2:
+        raise UserError(f"--rank is {rank}: the weight tokens need an even rank of at least 2")
+    if not 0 < num_snapshots <= steps:
+        raise UserError(f"--num_snapshots is {num_snapshots}, of {steps} steps")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise UserError("--seeds: give at least one, each once")
+    first, workers = _share(share)
     import torch
 
     from ...datamodules.dnd.bank import TaskBank
@@ -60,14 +68,6 @@ def collect(
     from .batched_lora import BatchedLoRA
     from .bulk import BulkSettings, train_together
 
-    seeds = [0] if seeds is None else seeds
-    if rank < 2 or rank % 2:
-        raise UserError(f"--rank is {rank}: the weight tokens need an even rank of at least 2")
-    if not 0 < num_snapshots <= steps:
-        raise UserError(f"--num_snapshots is {num_snapshots}, of {steps} steps")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError("--seeds: give at least one, each once")
-    first, workers = _share(share)
     found = TaskBank(bank, named or [])
     names = found.names if tasks is None else tasks
     settings = BulkSettings(rank, steps, num_snapshots, lr, init_seed=init_seed)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import track
 
 from ...datamodules.files import write_json
 from ...registry import COMMANDS, UserError
@@ -53,6 +52,7 @@ def evaluate(
     from .controls import COVERAGE_PROMPTS, conditions, recovery
     from .figure import draw_recovery, draw_scores
     from .generator import TrainedGenerator
+    from .progress import told
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained, snapshots = TrainedGenerator.load(checkpoint).to(device), SnapshotStore(store)
@@ -75,10 +75,10 @@ def evaluate(
     adapted = AdaptedModel(trained.meta["base_model"], trained.meta["adapter_config"]).to(device)
     screen = Console(stderr=True)
     scores: dict[str, dict[str, Any]] = {}
-    for row in track(rows, "held-out task", console=screen, disable=not screen.is_terminal):
+    for row in told(rows, f"adapters on '{held_out}'", screen):
         scores[row.name] = _score_once(row, adapted, trained, scored, out / "scores")
     given_back: dict[str, dict[str, dict[str, Any]]] = {}
-    for name in track(trained.tasks, "training tasks", console=screen, disable=not screen.is_terminal):
+    for name in told(trained.tasks, "training tasks", screen):
         examples = tasks[name].test[:num_recovery]
         three = recovery(trained, snapshots, encoder, name, tasks[name], seed)
         found = [_score_once(row, adapted, trained, examples, out / "scores") for row in three]

@@ -32,12 +32,12 @@ def import_adapters(
         template: chat format that they were trained with, `{prompt}` in it; default ChatML. Empty: the tokenizer's own.
         end: what ends an answer; default ChatML's. Empty: the tokenizer's end of sequence.
     """
+    if len(adapters) != len(prompts) or not adapters:
+        raise UserError(f"dnd import: {len(adapters)} adapters and {len(prompts)} files of prompts: one file for each")
     from ...datamodules.dnd.snapshots import SnapshotStore
     from ...datamodules.dnd.tasks import load_task
     from ...datamodules.dnd.text import TextFormat
 
-    if len(adapters) != len(prompts) or not adapters:
-        raise UserError(f"dnd import: {len(adapters)} adapters and {len(prompts)} files of prompts: one file for each")
     store, console = SnapshotStore(out), Console(stderr=True, highlight=False, soft_wrap=True)
     given = {"template": template, "end": end}
     form = TextFormat(**{k: v for k, v in given.items() if v is not None})

@@ -63,14 +63,6 @@ def train(
             to, weighed by a gate that begins at zero; for training through the model, so `steps` has to be 0.
         seed: seed of initial weights and draws.
     """
-    import torch
-
-    from ...datamodules.dnd.snapshots import read_adapter
-    from ...datamodules.dnd.token_batches import untokenize_batch
-    from .bank_training import Steps, onto_snapshots, through_the_model, unseen_losses
-    from .generator import TrainedGenerator, build_network
-    from .retrieval import RetrievalGenerator, SharedGenerator
-
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if (out / "generator.json").is_file():
         console.print(f"{out}: its generator is trained; another one needs another folder")
@@ -81,6 +73,14 @@ def train(
         raise UserError("--shared is for training through the model: give --steps 0, no --retrieval and no --centred")
     if centred and retrieval:
         raise UserError("--centred and --retrieval each say what the generator adds to: give one of them")
+    import torch
+
+    from ...datamodules.dnd.snapshots import read_adapter
+    from ...datamodules.dnd.token_batches import untokenize_batch
+    from .bank_training import Steps, onto_snapshots, through_the_model, unseen_losses
+    from .generator import TrainedGenerator, build_network
+    from .retrieval import RetrievalGenerator, SharedGenerator
+
     pairs = open_pairs(
         store, held_out, canonical=canonical, encoder=encoder, num_prompts=num_prompts, prompt_length=prompt_length,
         prompt_pool=prompt_pool, dropout_draws=dropout_draws, chunk=chunk, seed=seed,

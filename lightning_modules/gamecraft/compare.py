@@ -36,6 +36,8 @@ def compare(
         flow_stride: pairs of frames between two that the flow is measured on.
         seed: of every draw.
     """
+    if not models:
+        raise UserError("nothing to compare: name at least one model, --models.NAME FOLDER")
     import torch
 
     from .evaluation.chunks import Trained, load_vae
@@ -44,8 +46,6 @@ def compare(
     from .inverse_dynamics import InverseDynamicsNet
     from .metrics.perceptual import EfficientNetLite0
 
-    if not models:
-        raise UserError("nothing to compare: name at least one model, --models.NAME FOLDER")
     grouped = check_groups(groups or {}, list(models))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     autoencoder = load_vae(vae, device)

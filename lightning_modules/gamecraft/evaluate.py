@@ -58,6 +58,8 @@ def evaluate(
         plan: file of the plan for paro or int4, made for these weights; what it does not fit (other histories) is
             computed by sdpa, with a warning.
     """
+    if teacher is None and student is None:
+        raise UserError("nothing to evaluate: name a --teacher, a --student, or both")
     import torch
 
     from .evaluation.chunks import Trained, load_vae
@@ -65,8 +67,6 @@ def evaluate(
     from .inverse_dynamics import InverseDynamicsNet
     from .metrics.perceptual import EfficientNetLite0
 
-    if teacher is None and student is None:
-        raise UserError("nothing to evaluate: name a --teacher, a --student, or both")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     autoencoder = load_vae(vae, device)
     models: list[tuple[str, ChunkModel]] = []

@@ -54,6 +54,11 @@ def calibrate(
         empty_below: a head whose picture tokens send less than this share to picture tokens keeps text alone.
         seed: of random orders.
     """
+    if density is not None and recall is not None:
+        raise UserError("a plan has a target density or a target recall, not both")
+    kind, value = ("recall", recall) if recall is not None else ("density", 0.3 if density is None else density)
+    if not 0 < value <= 1:
+        raise UserError(f"--{kind} is a share above 0 and up to 1, not {value:g}")
     import torch
 
     from ...datamodules.paro.captures import CaptureStore
@@ -61,11 +66,7 @@ def calibrate(
     from .capture import capture
     from .planning import Captures, Target, arm_orders, build_plans, measure_layer
 
-    if density is not None and recall is not None:
-        raise UserError("a plan has a target density or a target recall, not both")
-    target = Target("recall", recall) if recall is not None else Target("density", 0.3 if density is None else density)
-    if not 0 < target.value <= 1:
-        raise UserError(f"--{target.kind} is a share above 0 and up to 1, not {target.value:g}")
+    target = Target(kind, value)
     metric = Metric(alpha, eps, sigma)
     arm_orders(order, torch.zeros(3, 1, 1, 1), alpha, seed)  # an arm that does not exist is told before the work
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -91,7 +91,8 @@ class VikiSFTModule(LightningModule):
         if p["policy"] not in SIZES:
             data.prompts = told["prompts"] or before.prompts
             data.views = told["views"] or before.views
-        self.policy.asked = Asked(data.prompts, data.views, told["blind"])
+        sizes = {} if told["blind"] else data.picture_sizes()
+        self.policy.asked = Asked(data.prompts, data.views, told["blind"], sizes)
         self.policy.train()
         if p["max_pixels"] is not None:
             self.policy.pictures = replace(self.policy.pictures, max_pixels=p["max_pixels"])

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ...datamodules.viki.checker import check_plan
 from ...datamodules.viki.generate import LEVELS
+from ...datamodules.viki.module import picture_size, resized
 from ...datamodules.viki.plans import find_answer, literal, steps_of
 from ...datamodules.viki.prompts import activation_prompt, planning_prompt, trajectory_prompt
 from ...datamodules.viki.records import Record, read_records
@@ -42,11 +43,11 @@ def solve(
         strict: judge by the mended rules.
         max_new_tokens: limit of the answer; 320 for a policy of ours and 2048 for another model unless given.
 
-    Returns:
-        1 if a record's checker refuses the answer, else 0.
-    """
-    from .policy.policy import VikiPolicy
+    Pictures of another size than those that the policy was trained on are resized.
 
+    Returns:
+        1 if the answer can't be read or a record's checker refuses it, else 0.
+    """
     known = None if record is None else _record(record)
     if known is None and OWN in (image, instruction):
         raise UserError('"own" stands for a record\'s picture or words: name one with --record FILE:N')
@@ -56,22 +57,29 @@ def solve(
     if instruction != OWN:
         asked = replace(asked, instruction=instruction)
     source = weights or _released()
+    from .policy.policy import VikiPolicy  # transformers takes seconds, and mistakes are told before
+
     policy = VikiPolicy.load(source).to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    batch = policy.encode([policy.asked.prompt(asked)])
-    answer = policy.generate(batch, greedy=True, max_new_tokens=max_new_tokens or answer_tokens(source)).texts[0]
     screen = Console(highlight=False, soft_wrap=True)
+    if not policy.asked.blind and (size := policy.asked.picture_sizes.get(str(asked.level))):
+        asked = _at_size(asked, size, screen)
+    batch = policy.encode([policy.asked.prompt(asked)])
+    limit = max_new_tokens or answer_tokens(source)
+    answer = policy.generate(batch, greedy=True, max_new_tokens=limit).texts[0]
     screen.print(answer, markup=False)
     if asked.level == 2:
         for number, step in enumerate(_steps(answer), 1):
             told = "; ".join(f"{robot} {command.replace(',', ' ')}" for robot, command in sorted(step.items()))
             screen.print(f"{number}. {told}", markup=False)
+    if unreadable := _unreadable(asked.level, answer):
+        screen.print(f"The answer can't be read: {unreadable} (it had room for {limit} tokens).", markup=False)
     if known is None:
-        return 0
+        return int(bool(unreadable))
     worth = score(known, answer, strict=strict)
     if isinstance(known.ground_truth, Mapping):
         screen.print(f"checker: {check_plan(known.problem, answer, strict=strict).sentence}", markup=False)
     screen.print(f"{known.key}: accuracy {worth.accuracy:.2f}, format {worth.format:.0f}", markup=False)
-    return int(known.level != 3 and worth.accuracy < 1)
+    return int(bool(unreadable) or (known.level != 3 and worth.accuracy < 1))
 
 
 def _steps(answer: str) -> list[dict[str, str]]:
@@ -79,6 +87,34 @@ def _steps(answer: str) -> list[dict[str, str]]:
         return steps_of(literal(find_answer(answer) or ""))
     except ValueError:
         return []
+
+
+def _unreadable(level: int, answer: str) -> str:
+    """Why an answer is none, in a few words; empty where it is one."""
+    found = find_answer(answer)
+    if found is None:
+        return "nothing stands between <answer> and </answer>"
+    try:
+        read = literal(found)
+    except ValueError:
+        return "what stands between <answer> and </answer> is no list"
+    if level == 2:
+        return "" if steps_of(read) else "it has no step in which a robot acts"
+    return "" if isinstance(read, list) and read else "what stands between <answer> and </answer> is no list"
+
+
+def _at_size(record: Record, size: tuple[int, int], screen: Console) -> Record:
+    """The record with pictures of this width and height, and a note if they had another."""
+    before = {picture_size(image) for image in record.images} - {size}
+    if not before:
+        return record
+    had = ", ".join(f"{width}x{height}" for width, height in sorted(before))
+    points = "; points in the answer are its pixels" if record.level == 3 else ""
+    screen.print(
+        f"picture: {had} resized to {size[0]}x{size[1]}, which the policy was trained on{points}", markup=False
+    )
+    images = tuple(image if picture_size(image) == size else resized(image, size) for image in record.images)
+    return replace(record, images=images)
 
 
 def _record(name: str) -> Record:

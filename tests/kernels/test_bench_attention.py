@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from fulgurite.cli import main
 from fulgurite.kernels.bench import contest
+from fulgurite.kernels.bench.front import write_numbers
 from fulgurite.kernels.masks import BlockMask
 from fulgurite.kernels.paro.numerics import PRECISIONS, paro_attention
 from fulgurite.kernels.paro.orders import inverse, reorder
@@ -52,3 +55,15 @@ def test_error_is_that_of_the_heads_own_orders_and_mask() -> None:
     assert contest.error(out, q, k, v, BlockMask(keep), perm) < 1e-6
     assert contest.error(out, q, k, v, None, perm) > 0.1
     assert contest.error(out, q, k, v, BlockMask(keep), perm.flip(0)) > 0.1
+
+
+def test_a_bench_file_names_its_bench_and_the_versions_of_what_ran_on_a_device(tmp_path) -> None:
+    rows = [{"who": "cudnn", "ms": 1.5, "x_cudnn": None}]
+    write_numbers(tmp_path / "gpu.json", "attention", 3, rows, device="a GPU", failed={"flash": "no"})
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found == {
+        "schema_version": 1, "bench": "attention", "device": "a GPU", "torch": torch.__version__,
+        "cudnn": torch.backends.cudnn.version(), "seed": 3, "rows": rows, "failed": {"flash": "no"},
+    }  # fmt: skip
+    write_numbers(tmp_path / "cpu.json", "attention-numerics", 0, rows)
+    assert json.loads((tmp_path / "cpu.json").read_text()).keys() == {"schema_version", "bench", "seed", "rows"}

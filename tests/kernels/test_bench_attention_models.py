@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import diffusers
 from fulgurite.cli import main
 from fulgurite.kernels.adapters.follow import attention_layers
 from fulgurite.kernels.bench import models_command
-from fulgurite.kernels.bench.models import SPECS, ModelSpec, build, make_step
+from fulgurite.kernels.bench.models import SPECS, ModelSpec, attention_inputs, build, make_step
 from fulgurite.kernels.bench.models_command import measure_model
 from fulgurite.kernels.bench.random_plan import random_plan
 from fulgurite.kernels.paro.orders import Layout
@@ -98,6 +100,32 @@ def test_a_step_with_all_blocks_is_the_dense_step_and_guidance_has_its_passes(na
     assert sizes == {"cogvideox": [2], "wan480": [1, 1], "flux": [1]}[name]
     assert out.shape == (1, *SMALL[name].latents) and out.dtype == torch.bfloat16
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_no_step_has_the_lone_calls_inputs_beside_it_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be counted in peak_gb."""
+    given: list[weakref.ref[torch.Tensor]] = []
+    made, beside = [], []
+
+    def inputs(*arguments: Any) -> list[torch.Tensor]:
+        tensors = attention_inputs(*arguments)
+        made.append(len(tensors))
+        given.extend(weakref.ref(tensor) for tensor in tensors)
+        return tensors
+
+    def watched(*arguments: Any) -> Callable[[], torch.Tensor]:
+        step = make_step(*arguments)
+
+        def run() -> torch.Tensor:
+            beside.append(sum(tensor() is not None for tensor in given))
+            return step()
+
+        return run
+
+    monkeypatch.setattr(models_command, "attention_inputs", inputs)
+    monkeypatch.setattr(models_command, "make_step", watched)
+    measure_model("wan480", SMALL["wan480"], ["sdpa"], [0.8], 0, "cpu")
+    assert made == [3, 3] and len(beside) >= 6 and set(beside) == {0}
 
 
 @pytest.mark.gpu

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 from fulgurite.cli import main
 from fulgurite.launch import doctor
-from fulgurite.registry import PLUGIN_GROUP, ROOT
+from fulgurite.registry import PLUGIN_GROUP
 
 RELEASED = doctor.requirements
 NEEDS = {
@@ -25,7 +24,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The requirements of a small made-up release."""
     needs = {extra: tuple(Requirement(line) for line in lines) for extra, lines in NEEDS.items()}
     monkeypatch.setattr(doctor, "requirements", lambda: needs)
-    monkeypatch.setattr(doctor, "ROOT", Path("/an/installed/copy"))
+    monkeypatch.setattr("fulgurite.registry.IN_CLONE", False)
     monkeypatch.setenv("COLUMNS", "200")
 
 
@@ -42,6 +41,13 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_missing_module_is_told_with_the_pip_command_that_brings_it(module, command):
     assert command in doctor.missing_package(module)
+
+
+def test_of_several_extras_that_of_the_command_s_paper_is_told():
+    assert "[viki]" in doctor.missing_package("gymnasium")
+    for asked in (["gamecraft", "play"], ["run", "gamecraft/tiny"], ["fit", "-c", "gamecraft/teacher"]):
+        assert "[gamecraft]" in doctor.missing_package("gymnasium", asked)
+    assert "[viki]" in doctor.missing_package("mujoco", ["gamecraft", "play"])
 
 
 def test_the_cli_shows_that_sentence_instead_of_a_traceback(monkeypatch, capsys):
@@ -90,8 +96,8 @@ def test_requirements_of_every_extra_are_read_from_the_release_itself():
 
 
 def test_a_clone_is_told_the_command_of_its_own_environment(monkeypatch):
-    monkeypatch.setattr(doctor, "ROOT", ROOT)
-    assert ".venv/bin/pip install -e '.[viki]'" in doctor.missing_package("mujoco")
+    monkeypatch.setattr("fulgurite.registry.IN_CLONE", True)
+    assert ".venv/bin/pip install -c constraints.txt -e '.[viki]'" in doctor.missing_package("mujoco")
 
 
 def test_a_plugin_that_fails_at_import_is_reported(tmp_path, monkeypatch, capsys):

@@ -99,10 +99,29 @@ def test_ddp_holds_all_on_each_device_and_fsdp_a_part() -> None:
     assert "gathered blocks" in parts.memory and parts.memory["weights"] == one.memory["weights"] / 8
 
 
+def test_a_stage_of_the_same_step_is_not_counted_again_and_another_is() -> None:
+    made: list[int] = []
+    known: dict[Any, Any] = {}
+
+    def plan(width: int, steps: int, kind: str = "adam") -> tuple[Planned, Any]:
+        def loss() -> torch.Tensor:
+            made.append(width)
+            return network(torch.randn(B, N, D)).sum()
+
+        network = nn.Linear(D, width)
+        return count(lambda: Planned(network, loss, B, "tokens", N, steps), torch.optim.AdamW, "32-true", known, kind)
+
+    first, again, wider = plan(8, 10), plan(8, 70), plan(9, 10)
+    assert first[1] == again[1] != wider[1] and again[0].steps == 70
+    plan(8, 10, kind="sgd")
+    assert made == [8, 9, 8]
+
+
 @pytest.mark.slow
 def test_the_published_settings_have_the_published_sizes() -> None:
     dnd = _plan("dnd/paper", "generator")
     assert isinstance(dnd, StagePlan) and dnd.counted.trained == pytest.approx(1.11e9, rel=0.01)
+    assert dnd.hours * 60 < resolve("dnd/paper").meta["estimate"]["minutes"]
     lora = _plan("dnd/paper", "collect")
     assert isinstance(lora, StagePlan) and lora.counted.frozen == 494_032_768 and lora.planned.steps == 7 * 125
     viki = _plan("viki/paper", "sft")
@@ -116,6 +135,8 @@ def test_gamecraft_at_the_published_size_is_thirteen_billion_and_fits_the_cards_
     found = _plan("gamecraft/paper", "teacher")
     assert isinstance(found, StagePlan) and found.counted.trained == pytest.approx(12.82e9, rel=0.005)
     assert found.sharded == 8 and found.planned.blocks
+    both = found.hours * (180_000 + 120_000) / 180_000  # the second phase has the same step
+    assert both * 60 < resolve("gamecraft/paper").meta["estimate"]["minutes"] < both * 60 * 1.5
     assert found.counted.frozen == pytest.approx(
         7.5e9 + 0.25e9, rel=0.03
     )  # Llama 3 without its last layer, and the VAE

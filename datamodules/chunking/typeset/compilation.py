@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....registry import UserError
+from ....registry import UserError, install_line
 from .manuscript import Manuscript
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _compiler() -> Compiler:
     try:
         import typst
     except ImportError as error:
-        raise UserError("typesetting needs the package typst\ninstall it: pip install 'fulgurite[chunking]'") from error
+        raise UserError(f"typesetting needs the package typst\n{install_line('chunking')}") from error
     import matplotlib
 
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ....registry import UserError
+from ....registry import UserError, install_line
 from ..examples import Item
 
 _COLUMNS = (("prompt", "response"), ("question", "answer"), ("instruction", "output"), ("input", "target"))
@@ -24,7 +24,7 @@ def make_items(name: str) -> list[Item]:
     try:
         import datasets
     except ImportError:
-        raise UserError(f"'hf:{name}' needs the package datasets\npip install datasets") from None
+        raise UserError(f"'hf:{name}' needs the package datasets\n{install_line('dnd')}") from None
     org, _, rest = name.partition("/")
     short, _, config = rest.partition("/")
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....registry import UserError, did_you_mean
+from ....registry import UserError, did_you_mean, install_line
 from ..examples import Item
 
 DEFAULT_SIZE = 2000
@@ -24,9 +24,7 @@ def make_items(name: str, *, limit: int | None, seed: int) -> list[Item]:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
-        raise UserError(
-            f"'reasoning_gym:{name}' needs the package {error.name}\npip install 'fulgurite[dnd]'"
-        ) from None
+        raise UserError(f"'reasoning_gym:{name}' needs the package {error.name}\n{install_line('dnd')}") from None
     if name not in DATASETS:
         hint = did_you_mean(name, sorted(DATASETS), f"It has {len(DATASETS)} of them.")
         raise UserError(f"reasoning_gym has no generator '{name}'\n{hint}")

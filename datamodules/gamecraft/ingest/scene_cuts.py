@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....registry import UserError
+from ....registry import UserError, install_line
 from .video import Video
 
 MAX_SCENE_S = 60.0
@@ -22,7 +22,7 @@ def find_scenes(video: Video, threshold: float = 27.0) -> list[tuple[int, int]]:
     try:
         from scenedetect import ContentDetector, detect
     except ImportError as error:
-        raise UserError("finding scene cuts needs PySceneDetect\npip install scenedetect-headless") from error
+        raise UserError(f"finding scene cuts needs PySceneDetect\n{install_line('gamecraft')}") from error
     found = detect(str(video.path), ContentDetector(threshold=threshold), start_in_scene=True)
     scenes = [(start.frame_num, end.frame_num) for start, end in found]
     longest = int(MAX_SCENE_S * video.fps)

@@ -8,12 +8,12 @@ from typing import Any
 
 from ....datamodules.chunking.chunks import Chunk
 from ....datamodules.chunking.lines import is_bullet, step_number, table_of
-from ....registry import UserError
+from ....registry import UserError, install_line
 from ..retrieval.encoder import WINDOW
 from ..retrieval.store import heading_path
 from .source import ARMS, Piece, Source
 
-NEEDS = "this arm needs the package docling-core\npip install 'fulgurite[chunking]'"
+NEEDS = f"this arm needs the package docling-core\n{install_line('chunking')}"
 _BLANK_LINES = re.compile(r"\n\s*\n")
 
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from ....registry import UserError
+from ....registry import UserError, install_line
 from ..retrieval.encoder import WINDOW
 from .source import ARMS, PagedText, Piece, Source
 
@@ -83,4 +83,4 @@ def semantic(source: Source) -> list[Piece]:
     return source.plain.pieces((spans[a][0], spans[b - 1][1]) for a, b in itertools.pairwise(edges) if b > a)
 
 
-NEEDS = "this arm needs the package langchain-text-splitters\npip install 'fulgurite[chunking]'"
+NEEDS = f"this arm needs the package langchain-text-splitters\n{install_line('chunking')}"

@@ -80,8 +80,6 @@ def ask(
         url: base of an OpenAI-compatible server that writes an answer, such as http://127.0.0.1:8000/v1.
         model: its model.
     """
-    from .store import ChunkIndex
-
     if not question.strip():
         raise UserError("the question is empty")
     if k is not None and tokens is not None:
@@ -92,6 +90,8 @@ def ask(
         raise UserError(f"--tokens {tokens}: a whole number from 1")
     if (url is None) != (model is None):
         raise UserError("an answer needs both --url and --model")
+    from .store import ChunkIndex
+
     hits = ChunkIndex(index).search(question, mode, None if tokens else k or DEFAULT_K, tokens)
     console = Console(highlight=False, soft_wrap=True)
     if not hits:

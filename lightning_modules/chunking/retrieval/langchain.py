@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ....datamodules.chunking.chunks import read_chunks
+from ....registry import install_line
 from .store import heading_path, shown_text
 
 try:
     from langchain_core.document_loaders import BaseLoader
     from langchain_core.documents import Document
 except ModuleNotFoundError as error:
-    needs = "the LangChain adapter needs langchain-core: pip install 'fulgurite[chunking]'"
+    needs = f"the LangChain adapter needs langchain-core: {install_line('chunking')}"
     raise ModuleNotFoundError(needs, name=error.name) from None
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from ....datamodules.chunking.chunks import Chunk
 from ....datamodules.files import write_json
-from ....registry import UserError
+from ....registry import UserError, install_line
 from .encoder import TextEncoder
 from .ranking import Mode, fuse
 from .words import words
@@ -33,7 +33,7 @@ from .words import words
 SCHEMA_VERSION = 1
 MANIFEST = "index.json"
 DEPTH = 200  # chunks of each list that are ranked
-NEEDS = "the index needs the package lancedb\npip install 'fulgurite[chunking]'"
+NEEDS = f"the index needs the package lancedb\n{install_line('chunking')}"
 
 
 @dataclass(frozen=True)

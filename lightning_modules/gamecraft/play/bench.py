@@ -27,13 +27,14 @@ from ....datamodules.files import write_json
 from ....datamodules.gamecraft.actions import CLIP_FRAMES, Chord
 from ....kernels.choice import takes_plan
 from ....registry import COMMANDS, UserError
+from ...device import pick_device
 from ..pipeline import GameCraftPipeline, fast_dtype
 from ..transformer import SIZES, GameCraftTransformer
 from ..vae import SIZES as VAE_SIZES
 from ..vae import GameplayVAE
 from .attention_times import compare_attention, plan_for, show_attention
 from .session import FPS, GameSession
-from .world import PipelineWorld, pick_device
+from .world import PipelineWorld
 
 SCHEMA_VERSION = 1
 MODELS: Mapping[str, Mapping[str, Any]] = {

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ....datamodules.gamecraft.actions import Chord
 from ....kernels.choice import Choice
 from ....registry import ROOT, UserError
+from ...device import pick_device
 from ..pipeline import GameCraftPipeline, GameState
 
 DEFAULT_WEIGHTS = ROOT / "weights" / "gamecraft-doom"
@@ -161,17 +162,3 @@ def load_world(
     return PipelineWorld(
         pipeline, num_inference_steps=num_inference_steps, seed=seed, compile=compile, graphs=place.type == "cuda"
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of that name; `auto` takes a GPU where there is one.
-
-    Raises:
-        UserError: if this machine has none of that name.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0][:200]}") from None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ....datamodules.files import write_json
@@ -38,11 +39,14 @@ class Asked:
         prompts: `full` or `short` system prompts.
         views: `all` pictures, or the `global` one alone.
         blind: without pictures.
+        picture_sizes: width and height of the global views that it was trained on, pixels, by the level's number as
+            text; without the levels where they differed.
     """
 
     prompts: str = "full"
     views: str = "all"
     blind: bool = False
+    picture_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def prompt(self, record: Record, *, blind: bool = False) -> Prompt:
         """A record as a prompt; with `blind` also where the policy saw pictures in training."""
@@ -66,4 +70,5 @@ class Asked:
         told = json.loads((folder / FILE).read_text(encoding="utf-8"))
         if told.get("schema_version") != SCHEMA_VERSION:
             raise UserError(f"{folder / FILE}: schema_version {told.get('schema_version')}, not {SCHEMA_VERSION}")
-        return cls(**{f.name: told[f.name] for f in fields(cls) if f.name in told})
+        sizes = {level: (int(size[0]), int(size[1])) for level, size in told.pop("picture_sizes", {}).items()}
+        return cls(**{f.name: told[f.name] for f in fields(cls) if f.name in told}, picture_sizes=sizes)

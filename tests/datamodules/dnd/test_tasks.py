@@ -21,7 +21,7 @@ from fulgurite.datamodules.dnd.task_makers import bigbench, geography, inflectio
 from fulgurite.datamodules.dnd.task_makers.tables import wrong_answers
 from fulgurite.datamodules.dnd.tasks import Example, Task, list_tasks, load_task
 from fulgurite.datamodules.sources.download import fetch, is_cached
-from fulgurite.registry import UserError
+from fulgurite.registry import UserError, install_line
 
 WORDS = {
     "plural": {"mouse": "mice", "child": "children", "box": "boxes", "story": "stories", "wolf": "wolves"},
@@ -144,9 +144,9 @@ def test_names_and_mistakes_in_them() -> None:
 def test_a_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=re.escape("pip install 'fulgurite[dnd]'")):
+    with pytest.raises(UserError, match=re.escape(install_line("dnd"))):
         load_task("reasoning_gym:spell_backward")
-    with pytest.raises(UserError, match="pip install datasets"):
+    with pytest.raises(UserError, match=re.escape(install_line("dnd"))):
         load_task("hf:org/name")
 
 

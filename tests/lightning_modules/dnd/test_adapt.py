@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from fulgurite.datamodules.sources.models import resolve_model
 from fulgurite.lightning_modules.dnd.adapt import adapt
+from fulgurite.lightning_modules.dnd.generator import TrainedGenerator
 from fulgurite.registry import UserError
 
 PROMPTS = [f"What is the plural of the noun '{w}'?" for w in ("mouse", "box", "city", "wolf", "child", "hero")]
@@ -66,6 +68,20 @@ def test_the_time_is_split_and_the_coverage_told(
     told = capsys.readouterr().err
     assert all(f"{lap} " in told for lap in ("load", "encode", "decode", "detokenise", "write"))
     assert "nearest training task plural" in told and "Coverage" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_it_works_on_the_device_asked_and_refuses_one_that_is_not_here(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, placed = write(tmp_path / "p.txt", "\n".join(PROMPTS)), []
+    move = TrainedGenerator.to
+    monkeypatch.setattr(TrainedGenerator, "to", lambda self, device: placed.append(device.type) or move(self, device))
+    adapt(file, tmp_path / "out", checkpoint)
+    adapt(file, tmp_path / "other", checkpoint, device="cpu")
+    assert placed == ["cuda" if torch.cuda.is_available() else "cpu", "cpu"]
+    assert "made on cpu" in capsys.readouterr().err.splitlines()[-3:][0]
+    with pytest.raises(UserError, match="--device gpu: "):
+        adapt(file, tmp_path / "third", checkpoint, device="gpu")
 
 
 def test_same_seed_same_adapter_other_prompts_other_adapter(checkpoint: Path, tmp_path: Path) -> None:

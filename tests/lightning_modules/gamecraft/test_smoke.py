@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fulgurite.cli import main
 from fulgurite.datamodules.sources.cache import source_folder
 from fulgurite.lightning_modules.gamecraft.pipeline import GameCraftPipeline
 
@@ -18,15 +18,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory, child_environment: Callable[..., dict[str, str]]) -> Path:
+def smoke_run(finished_run: Callable[[str], Any]) -> Path:
     """Run folder of `fulgurite run gamecraft/smoke`."""
     if not source_folder("minilm-l6").is_dir():
         pytest.skip("the source 'minilm-l6' is not cached: fulgurite fetch minilm-l6")
-    home = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, "-m", "fulgurite", "run", "gamecraft/smoke"]
-    done = subprocess.run(command, cwd=home, env=child_environment(), capture_output=True, text=True, timeout=580)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return next((home / "runs" / "gamecraft" / "smoke").iterdir())
+    path: Path = finished_run("gamecraft/smoke").path
+    return path
 
 
 def test_every_stage_ends_well_and_the_report_has_its_controls(smoke_run: Path) -> None:
@@ -41,9 +38,7 @@ def test_every_stage_ends_well_and_the_report_has_its_controls(smoke_run: Path) 
     assert "chance" in report and "confusion.png" in report
 
 
-def test_what_was_trained_is_exported_and_plays(
-    smoke_run: Path, tmp_path: Path, fulgurite_process: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_what_was_trained_is_exported_and_plays(smoke_run: Path, tmp_path: Path) -> None:
     """The export opens as a diffusers pipeline, and a film is made from keys and one of the recorded starts."""
     weights, film = tmp_path / "weights", tmp_path / "film.mp4"
     vae, transformer = (smoke_run / stage for stage in ("vae/vae", "student/transformer"))
@@ -53,8 +48,7 @@ def test_what_was_trained_is_exported_and_plays(
         ["gamecraft", "starts", "--data", str(smoke_run / "record" / "test"), "--weights", str(weights)],
         ["gamecraft", "play", "--weights", str(weights), "--actions", "w@0.8:33 a@0.3+left@0.5:9", "--out", str(film)],
     ):
-        done = fulgurite_process(*command)
-        assert done.returncode == 0, done.stderr
+        assert main(command) == 0
     assert max(f.stat().st_size for f in weights.rglob("*") if f.is_file()) < 16e6
     import av
 

@@ -69,12 +69,14 @@ def test_a_policy_learns_to_look_and_a_blind_one_can_not(data, tmp_path):
     assert trainer.callback_metrics["test/accuracy_l1"] == 1
     policy = VikiPolicy.load(tmp_path / "seeing" / "policy").eval()
     assert policy.asked.prompts == "short" and not policy.asked.blind
+    assert policy.asked.picture_sizes == {"1": (56, 56)}
     records = module.records("test")
     made = policy.generate(policy.encode([policy.asked.prompt(r) for r in records]), greedy=True, max_new_tokens=16)
     assert made.texts == [f"<answer>{r.ground_truth}</answer>" for r in records]
     blind, _, _ = fit(data, tmp_path / "blind", 80, blind=True)
     assert blind.callback_metrics["val/accuracy_l1"] == 0.5
-    assert VikiPolicy.load(tmp_path / "blind" / "policy").asked.blind
+    unseeing = VikiPolicy.load(tmp_path / "blind" / "policy").asked
+    assert unseeing.blind and not unseeing.picture_sizes
 
 
 def test_only_the_answer_is_learned_and_padding_counts_for_nothing(data, tmp_path):

@@ -14,7 +14,7 @@ from fulgurite.datamodules.viki.encoding import encode
 from fulgurite.datamodules.viki.generator import draw_record
 from fulgurite.datamodules.viki.records import write_records
 from fulgurite.lightning_modules.chunking.readers.chat_client import ChatClient, Completion
-from fulgurite.lightning_modules.viki import release
+from fulgurite.lightning_modules.viki import release, solve
 from fulgurite.lightning_modules.viki.evaluation.answerers import (
     ConstantAnswer,
     RandomAnswers,
@@ -268,6 +268,10 @@ def test_the_released_policy_plans_in_the_form_asked_for(tmp_path, capsys):
     words, team = "Put the apple and the bread into the bowl.", "R1=stompy,R2=fetch"
     assert main(["viki", "solve", str(picture), words, "--robots", team]) == 0
     lines = capsys.readouterr().out.splitlines()
+    picture.write_bytes(encode(numpy.zeros((336, 600, 3), numpy.uint8)))
+    assert main(["viki", "solve", str(picture), words, "--robots", team]) == 0
+    note, *again = capsys.readouterr().out.splitlines()
+    assert note == "picture: 600x336 resized to 308x168, which the policy was trained on" and again == lines
     assert lines[0] == "<think>" and lines[-1].startswith("5. R1 Place bowl; R2 Place bowl")
 
 
@@ -275,7 +279,10 @@ def test_solve_asks_the_policy_and_the_checker(data, tmp_path, capsys):
     picture = tmp_path / "kitchen.jpg"
     picture.write_bytes(encode(numpy.zeros((56, 56, 3), numpy.uint8)))
     weights = ["--weights", str(data / "policy"), "--max_new_tokens", "4"]
-    assert main(["viki", "solve", str(picture), "Bring the apple.", *weights, "--robots", "R1=fetch"]) == 0
+    assert main(["viki", "solve", str(picture), "Bring the apple.", *weights, "--robots", "R1=fetch"]) == 1
+    told = capsys.readouterr().out
+    assert "can't be read: nothing stands between <answer> and </answer> (it had room for 4 tokens)" in told
+    assert "resized" not in told, "it is not known what this policy was trained on"
     assert main(["viki", "solve", str(picture), "own", *weights, "--record", f"{data / 'l2' / 'test'}:1"]) == 1
     assert "test-000001: accuracy 0.00" in capsys.readouterr().out
     for arguments, says in (
@@ -287,3 +294,17 @@ def test_solve_asks_the_policy_and_the_checker(data, tmp_path, capsys):
     ):
         assert main(["viki", "solve", *arguments]) == 2
         assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("level", "answer", "why"), [
+    (1, "['fetch']", ""),
+    (1, "fetch", "is no list"),
+    (2, '[{"step": 1, "actions": {"R1": ["Move", "apple"]}}]', ""),
+    (2, "[{]", "is no list"),
+    (2, '[{"step": 1, "actions": {}}]', "no step in which a robot acts"),
+    (3, str(PATHS[0]), ""),
+])  # fmt: skip
+def test_an_answer_that_can_not_be_read_says_why(level, answer, why):
+    told = solve._unreadable(level, wrapped(answer))
+    assert why in told and bool(why) == bool(told)
+    assert "nothing stands between" in solve._unreadable(level, answer)
