@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ...datamodules.dnd.text import IGNORED
+from ...datamodules.dnd.text import IGNORED, TextFormat
 from ...datamodules.files import atomic_write
 from ...datamodules.sources.models import no_progress_bars, resolve_model
 from ...registry import UserError
@@ -96,6 +96,23 @@ class AdaptedModel(nn.Module):
         """The base model alone, inside the block."""
         with self.peft.disable_adapter():
             yield
+
+    @torch.no_grad()
+    def answer(self, form: TextFormat, prompt: str, max_new_tokens: int) -> str:
+        """The likeliest answer to a prompt, as text.
+
+        Args:
+            form: how prompts and answers are written.
+            prompt: the question.
+            max_new_tokens: of the answer at most.
+        """
+        ids_1T = torch.tensor([form.prompt_ids(self.tokenizer, prompt)])
+        end = form.end_id(self.tokenizer)
+        out_1T = self.peft.eval().generate(
+            input_ids=ids_1T, attention_mask=torch.ones_like(ids_1T), max_new_tokens=max_new_tokens, do_sample=False,
+            eos_token_id=end, pad_token_id=end, temperature=None, top_p=None, top_k=None,
+        )  # fmt: skip
+        return str(self.tokenizer.decode(out_1T[0, ids_1T.shape[1] :], skip_special_tokens=True)).strip()
 
     def loss(self, input_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
         """Mean cross-entropy over the answers' tokens.

@@ -13,6 +13,7 @@ from rich.console import Console
 from ....registry import COMMANDS, UserError
 
 if TYPE_CHECKING:
+    from .server import PlayServer
     from .starts import Start
     from .world import PipelineWorld
 
@@ -109,29 +110,56 @@ def _page(
     host: str,
     port: int,
 ) -> int:
-    from .server import PlayServer, check_address, is_loopback, play_page
-    from .starts import caption_of
+    from .server import check_address, is_loopback, play_page
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     check_address(host, port)
-    world = open_world()
-    starts = _starts(world, weights, image, prompt)
-    where = f"{world.pipeline.device}".removesuffix(":0")
-    title = f"{(weights.resolve().name if weights else 'gamecraft-doom')} on {where}"
-    server = PlayServer(
-        world, starts, *world.size, title=title, caption_of=lambda image: caption_of(image, world.known_captions)
-    )
+    console.print("warming up …")
+    server = page_server(weights, image, prompt, open_world)
     if not is_loopback(host):
         console.print(
             f"[yellow]--host {host}: whoever reaches this machine can play, and load pictures into it.[/yellow]"
         )
-    console.print("warming up …")
-    server.executor.submit(world.warm_up).result()
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(
             play_page(server, host, port, lambda address: print(f"play at {address}   (Ctrl-C ends)", flush=True))
         )
     return 0
+
+
+def page_server(
+    weights: Path | None,
+    image: Path | None = None,
+    prompt: str | None = None,
+    open_world: Callable[[], PipelineWorld] | None = None,
+) -> PlayServer:
+    """The page's server, its model loaded and warm.
+
+    Args:
+        weights: folder of a pipeline; None = weights/gamecraft-doom.
+        image, prompt: as for `play`.
+        open_world: loads the model; None: on the CPU or a GPU, as it is.
+
+    Raises:
+        UserError: if the weights or the picture can't be read.
+    """
+    from .server import PlayServer
+    from .starts import caption_of
+    from .world import load_world
+
+    world = (
+        open_world() if open_world else load_world(weights, "auto", num_inference_steps=None, seed=None, compile=False)
+    )
+    where = f"{world.pipeline.device}".removesuffix(":0")
+    server = PlayServer(
+        world,
+        _starts(world, weights, image, prompt),
+        *world.size,
+        title=f"{(weights.resolve().name if weights else 'gamecraft-doom')} on {where}",
+        caption_of=lambda image: caption_of(image, world.known_captions),
+    )
+    server.executor.submit(world.warm_up).result()
+    return server
 
 
 def _starts(world: PipelineWorld, weights: Path | None, image: Path | None, prompt: str | None) -> list[Start]:

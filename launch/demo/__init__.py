@@ -1,0 +1,1 @@
+"""`fulgurite demo`: one local page with a tab for each paper."""
