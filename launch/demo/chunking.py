@@ -62,7 +62,7 @@ def read(pdf: str | None, progress: Any) -> tuple[str, str, str]:
     progress(0.9, desc="indexing")
     build_index(folder / "index", {digest: list(result.chunks)})
     return (
-        framed("Pages with their chunks", (folder / VIEW).read_text(encoding="utf-8")),
+        framed("Pages with their chunks", (folder / VIEW).read_text(encoding="utf-8"), scripts=True),
         summary(result) + note,
         str(folder / "index"),
     )

@@ -59,6 +59,7 @@ def told(action: Given) -> Given:
     return call  # type: ignore[return-value]
 
 
-def framed(title: str, page: str) -> str:
-    """A whole page in a frame of the tab's, which may run nothing."""
-    return f'<iframe title="{title}" sandbox="" class="view" srcdoc="{html.escape(page, quote=True)}"></iframe>'
+def framed(title: str, page: str, scripts: bool = False) -> str:
+    """A whole page in a frame of the tab's, cut off from it; it runs nothing unless it has `scripts` of its own."""
+    may = "allow-scripts" if scripts else ""
+    return f'<iframe title="{title}" sandbox="{may}" class="view" srcdoc="{html.escape(page, quote=True)}"></iframe>'
