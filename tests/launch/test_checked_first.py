@@ -32,6 +32,8 @@ MISTAKES = {
     "gamecraft evaluate --data d --vae v --idm i --out o": "nothing to evaluate",
     "gamecraft compare --data d --vae v --idm i --models {} --out o": "nothing to compare",
     "paro calibrate --model m --out o --density 2": "--density is a share",
+    "viki solve own x": '"own" stands for',
+    "viki solve x.jpg x --robots R1=toaster": "a team is written",
     "chunking ask --question q --k 0": "--k 0: a whole number",
 }
 
