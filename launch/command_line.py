@@ -6,8 +6,10 @@ below launch/ never import it.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import itertools
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,12 +41,21 @@ def run_command(name: str, arguments: list[str]) -> int:
     Raises:
         UserError: for an unknown option, a value that does not fit its type hint, or an artifact that can't be had.
     """
-    function = COMMANDS[name]
+    function = _with_types(COMMANDS[name])
     parser = _Parser(prog=f"fulgurite {name}", description=(inspect.getdoc(function) or "").partition("\n\n")[0])
     parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
     values = parser.instantiate(parser.parse_args(_named(function, arguments)))
     outcome = function(**_injected(function), **_downloaded(values.as_dict()))
     return int(outcome or 0)
+
+
+def _with_types(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its annotations worked out. Else jsonargparse would import all that its module names under
+    `if TYPE_CHECKING`, which is torch, most of the time.
+    """
+    with contextlib.suppress(NameError):  # a name that is imported for type checkers alone
+        function.__annotations__ = typing.get_type_hints(function)
+    return function
 
 
 def _named(function: Callable[..., Any], arguments: list[str]) -> list[str]:
@@ -68,7 +79,7 @@ def _downloaded(values: dict[str, Any]) -> dict[str, Any]:
 
 def call_command(name: str, values: dict[str, Any]) -> Any:
     """Call a registered command with values from a YAML file, converted by its type hints."""
-    function = COMMANDS[name]
+    function = _with_types(COMMANDS[name])
     parser = _Parser(prog=f"fulgurite {name}")
     parser.add_function_arguments(function, skip={n for n in INJECTED if n in inspect.signature(function).parameters})
     parsed = parser.instantiate(parser.parse_object(values))

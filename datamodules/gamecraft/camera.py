@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-import torch
 
 from .actions import DEFAULT_LIMITS, Chord, SpeedLimits
 
+if TYPE_CHECKING:
+    import torch  # the processes that record do without it
+
 PITCH_RANGE_DEG = (-32.0, 56.0)
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
 class CameraModel(Protocol):
@@ -182,7 +184,7 @@ def pitched(c2w: np.ndarray, pitch_deg: np.ndarray) -> np.ndarray:
 
 def relative_to_first(c2w: Array) -> Array:
     """Poses [...,T,4,4] (numpy or torch) as seen from each sequence's first frame, whose pose becomes the identity."""
-    relative = c2w.clone() if isinstance(c2w, torch.Tensor) else c2w.copy()
+    relative = c2w.copy() if isinstance(c2w, np.ndarray) else c2w.clone()
     first = c2w[..., :1, :, :]
     inverse_R33 = first[..., :3, :3].swapaxes(-1, -2)
     relative[..., :3, :3] = inverse_R33 @ c2w[..., :3, :3]
@@ -193,16 +195,18 @@ def relative_to_first(c2w: Array) -> Array:
 def static_camera(intrinsics: Array) -> Array:
     """Identity poses [...,T,4,4], of the kind and dtype of K [...,T,3,3]: the camera of the unconditional branch."""
     shape = (*intrinsics.shape[:-2], 4, 4)
-    if isinstance(intrinsics, torch.Tensor):
-        return torch.eye(4, dtype=intrinsics.dtype, device=intrinsics.device).expand(shape).contiguous()
-    return np.broadcast_to(np.eye(4, dtype=intrinsics.dtype), shape).copy()
+    if isinstance(intrinsics, np.ndarray):
+        return np.broadcast_to(np.eye(4, dtype=intrinsics.dtype), shape).copy()
+    import torch
+
+    return torch.eye(4, dtype=intrinsics.dtype, device=intrinsics.device).expand(shape).contiguous()
 
 
 def invert_time(intrinsics: Array, c2w: Array) -> tuple[Array, Array]:
     """K [...,T,3,3] and poses [...,T,4,4] of a clip shown backwards: reversed, and relative to its new first frame."""
-    if isinstance(c2w, torch.Tensor):
-        return intrinsics.flip(-3), relative_to_first(c2w.flip(-3))
-    return np.flip(intrinsics, -3).copy(), relative_to_first(np.flip(c2w, -3))
+    if isinstance(c2w, np.ndarray):
+        return np.flip(intrinsics, -3).copy(), relative_to_first(np.flip(c2w, -3))
+    return intrinsics.flip(-3), relative_to_first(c2w.flip(-3))
 
 
 def plucker_rays(
@@ -219,6 +223,8 @@ def plucker_rays(
     Returns:
         float32 [...,T,6,H,W] on the device of `c2w`, computed in float64.
     """
+    import torch
+
     c2w_T44 = torch.as_tensor(c2w).double()
     k_T33 = torch.as_tensor(intrinsics, device=c2w_T44.device).double()
     rows_H = torch.arange(height, device=c2w_T44.device, dtype=torch.float64) + 0.5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...registry import DATAMODULES, UserError
 from ..draws import DrawLoader, Shuffled
-from .encoding import encode
+from .encoding import opened, picture_size
 from .lengths import AlikeInLength
 from .plans import one_at_a_time
 from .prompts import short_prompt
@@ -241,32 +240,4 @@ def decode(image: bytes) -> numpy.ndarray:
     Raises:
         UserError: if they are no picture.
     """
-    return numpy.asarray(_opened(image, lambda opened: opened.convert("RGB")))
-
-
-def picture_size(image: bytes) -> tuple[int, int]:
-    """Width and height of an encoded picture, from its head.
-
-    Raises:
-        UserError: if it is no picture.
-    """
-    size: tuple[int, int] = _opened(image, lambda opened: opened.size)
-    return size
-
-
-def resized(image: bytes, size: tuple[int, int]) -> bytes:
-    """An encoded picture at another width and height, as JPEG.
-
-    Raises:
-        UserError: if it is no picture.
-    """
-    return encode(numpy.asarray(_opened(image, lambda opened: opened.convert("RGB").resize(size))))
-
-
-def _opened(image: bytes, use: Callable[[Any], Any]) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return use(Image.open(io.BytesIO(image)))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise UserError(f"a record's picture can't be read: {error}\nGenerate or copy that file again.") from None
+    return numpy.asarray(opened(image, lambda picture: picture.convert("RGB")))

@@ -7,22 +7,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from ...datamodules.viki.checker import check_plan
+from ...datamodules.viki.encoding import picture_size, resized
 from ...datamodules.viki.generate import LEVELS
-from ...datamodules.viki.module import picture_size, resized
 from ...datamodules.viki.plans import find_answer, literal, steps_of
 from ...datamodules.viki.prompts import activation_prompt, planning_prompt, trajectory_prompt
 from ...datamodules.viki.records import Record, read_records
 from ...datamodules.viki.vocabulary import robots as all_robots
-from ...registry import COMMANDS, UserError
+from ...registry import COMMANDS, ROOT, UserError
 from .check import find_record
-from .policy.asked import WEIGHTS, answer_tokens
 from .scoring import score
 
-DEFAULT_WEIGHTS = WEIGHTS / "viki-small"
+DEFAULT_WEIGHTS = ROOT / "weights" / "viki-small"
 OWN = "own"
 
 
@@ -57,7 +55,10 @@ def solve(
     if instruction != OWN:
         asked = replace(asked, instruction=instruction)
     source = weights or _released()
-    from .policy.policy import VikiPolicy  # transformers takes seconds, and mistakes are told before
+    import torch  # it and transformers take seconds, and mistakes are told before
+
+    from .policy.asked import answer_tokens
+    from .policy.policy import VikiPolicy
 
     policy = VikiPolicy.load(source).to("cuda" if torch.cuda.is_available() else "cpu").eval()
     screen = Console(highlight=False, soft_wrap=True)

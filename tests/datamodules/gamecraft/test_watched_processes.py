@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -79,3 +81,10 @@ def test_an_error_comes_through_and_a_lost_process_is_told(tmp_path, monkeypatch
         assert "faulty.py" in caught.value.__notes__[0]  # where it came from
     pids = {int(path.read_text()) for path in tmp_path.glob("[0-9]-*")} - {os.getpid()}
     assert pids and not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_a_process_that_records_does_without_torch(child_environment) -> None:
+    """Each would take seconds and hundreds of megabytes more."""
+    code = "import sys, fulgurite.datamodules.gamecraft.recorder; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment(), timeout=60)
+    assert done.returncode == 0

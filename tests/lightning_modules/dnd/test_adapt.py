@@ -54,7 +54,7 @@ def test_peft_alone_opens_the_adapter_and_it_changes_the_output(checkpoint: Path
     assert config["r"] == 2 and config["lora_alpha"] == 4 and config["base_model_name_or_path"] == "tiny-random-llama"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command = [sys.executable, "-c", FOREIGN_PROCESS, resolve_model("tiny-random-llama"), str(tmp_path / "adapter")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     assert "missing" not in done.stderr.lower()
     assert float(done.stdout.split()[-1]) > 1e-4

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fulgurite.cli import main
 from fulgurite.datamodules.dnd.module import PromptCheckpointDataModule
 from fulgurite.datamodules.dnd.snapshots import SnapshotStore
 from fulgurite.launch.config.experiment import resolve
@@ -289,7 +288,7 @@ def test_the_options_take_over_what_the_gpu_experiment_has_trained() -> None:
 
 @pytest.mark.slow
 def test_the_gpu_experiment_and_its_options_run_to_their_report_on_a_small_bank(
-    bank: Path, tmp_path: Path, fulgurite_process: Callable[..., subprocess.CompletedProcess[str]]
+    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = {**PROMPTS, "held_out": HELD_OUT}
     generator = {**prompts, **CASCADE, "steps": 2}
@@ -308,8 +307,8 @@ def test_the_gpu_experiment_and_its_options_run_to_their_report_on_a_small_bank(
         },
     }  # fmt: skip
     (tmp_path / "small.yaml").write_text(json.dumps(small))
-    done = fulgurite_process("run", "small.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "small.yaml"]) == 0
     (folder,) = (tmp_path / "runs" / "small").iterdir()
     record = json.loads((folder / "record.json").read_text())
     assert record["status"] == "done" and len(record["stages"]) == 10
