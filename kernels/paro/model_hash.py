@@ -6,7 +6,6 @@ import hashlib
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 SAMPLES = 64  # values of each weight
 
@@ -19,7 +18,8 @@ def model_hash(model: nn.Module) -> str:
     """
     seen = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
-        flat = (weight.full_tensor() if isinstance(weight, DTensor) else weight).detach().flatten()
+        gather = getattr(weight, "full_tensor", None)  # a DTensor's
+        flat = (weight if gather is None else gather()).detach().flatten()
         places = torch.linspace(0, max(0, len(flat) - 1), min(SAMPLES, len(flat)), dtype=torch.float64).long()
         values = flat[places.to(flat.device)].to(torch.bfloat16).cpu().view(torch.int16)
         seen.update(f"{name} {tuple(weight.shape)} ".encode() + values.numpy().tobytes())
