@@ -13,11 +13,13 @@ SAMPLES = 64  # values of each weight
 def model_hash(model: nn.Module) -> str:
     """sha256 over names, shapes and 64 evenly spaced values of every parameter, rounded to bfloat16.
 
-    So it stays the same when weights that were stored in bfloat16 are opened in float32, and on another device.
+    So it stays the same when weights that were stored in bfloat16 are opened in float32, and on another device. Of
+    weights that lie on several ranks every rank must ask: each weight is gathered for a moment.
     """
     seen = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
-        flat = weight.detach().flatten()
+        gather = getattr(weight, "full_tensor", None)  # a DTensor's
+        flat = (weight if gather is None else gather()).detach().flatten()
         places = torch.linspace(0, max(0, len(flat) - 1), min(SAMPLES, len(flat)), dtype=torch.float64).long()
         values = flat[places.to(flat.device)].to(torch.bfloat16).cpu().view(torch.int16)
         seen.update(f"{name} {tuple(weight.shape)} ".encode() + values.numpy().tobytes())

@@ -101,6 +101,19 @@ def _forward(
     scale: float,
     precision: Precision,
 ) -> Tensor:
+    with torch.autocast(q_BHND.device.type, enabled=False):  # which would round both products to half precision
+        return _computed(q_BHND, k_BHMD, v_BHME, keep_BHRC, key_mask_B11M, scale, precision)
+
+
+def _computed(
+    q_BHND: Tensor,
+    k_BHMD: Tensor,
+    v_BHME: Tensor,
+    keep_BHRC: Tensor | None,
+    key_mask_B11M: Tensor | None,
+    scale: float,
+    precision: Precision,
+) -> Tensor:
     dtype = torch.float64 if q_BHND.dtype == torch.float64 else torch.float32
     q, k, v = (t.to(dtype) for t in (q_BHND, k_BHMD, v_BHME))
     if precision.qk != "float":

@@ -37,7 +37,7 @@ def picture_velocity(network: GameCraftTransformer, noisy_BC1HW: Tensor, sigma_B
         captions: token states, mask and pooled vectors.
     """
     hidden = network.model_input(noisy_BC1HW, noisy_BC1HW[:, :, :0])
-    out: Tensor = network(hidden, sigma_B * TIMESTEPS, *captions)  # type: ignore[assignment]
+    out: Tensor = network(hidden, sigma_B * TIMESTEPS, *captions)
     return out.float()
 
 

@@ -46,6 +46,7 @@ class ShardedGameCraftModule(GameCraftModule):
         guidance_scale: guidance, likewise.
         ema_decay: decay of the weights' moving average.
         warmup_steps: steps of linear warm-up; a cosine to zero follows.
+        attention, plan: as GameCraftModule's.
         optimizer: anything that makes an optimiser of parameter groups.
     """
 
@@ -62,6 +63,8 @@ class ShardedGameCraftModule(GameCraftModule):
         guidance_scale: float = 2.0,
         ema_decay: float = 0.999,
         warmup_steps: int = 500,
+        attention: str | dict[str, Any] | None = None,
+        plan: str | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-5, weight_decay=0.01, fused=True),
     ) -> None:
         with on_meta():
@@ -71,7 +74,7 @@ class ShardedGameCraftModule(GameCraftModule):
                 optimizer=optimizer,
             )  # fmt: skip
         checkpoint_activations(self.network)
-        self.init_from = init_from
+        self.init_from, self._attention = init_from, (attention, plan)
         # made anew, with memory
         self._val = nn.ModuleDict({name: MeanMetric() for name in self._val})
         self.captions = CaptionEncoder()
@@ -84,7 +87,7 @@ class ShardedGameCraftModule(GameCraftModule):
         """Shard network and average, and read each rank's part of the weights.
 
         Raises:
-            UserError: under another strategy, or if the folder does not hold the weights.
+            UserError: under another strategy, if the folder does not hold the weights, or as `set_attention`.
         """
         if is_sharded(self.network):
             return
@@ -100,6 +103,7 @@ class ShardedGameCraftModule(GameCraftModule):
         for network in (self.network, self.ema.average):
             shard(network, mesh["data_parallel"], bf16=self.trainer.precision.startswith("bf16"))
             load_shards(network, Path(self.init_from), strategy.root_device)
+        self.set_attention(*self._attention)  # now, since a plan is for weights, which were not there before
 
     def caption_states(self, captions: list[str]) -> Captions:
         """Token states, mask and pooled vectors on the device; those of long captions are too large to be kept."""

@@ -62,7 +62,8 @@ class Fidelity:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Fidelity:
         """What `as_json` gave."""
-        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in content.items()})
+        given: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in content.items()}
+        return cls(**given)
 
 
 def request_of(starts: Sequence[Start], seed: int) -> Request:

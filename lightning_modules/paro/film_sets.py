@@ -24,6 +24,7 @@ class FilmSet:
     """Films to be made again and again.
 
     Attributes:
+        prefix: of their metrics' names.
         title: of their table.
         about: a sentence or two on them.
         names: which they are.
@@ -32,6 +33,7 @@ class FilmSet:
         judge: from the dense films to what compares others with them.
     """
 
+    prefix: str
     title: str
     about: str
     names: list[str]
@@ -50,6 +52,7 @@ def films_of_actions(data: Path, idm: Path, num_starts: int, seed: int, device: 
     net = InverseDynamicsNet.load(idm)[0].to(device)
     num_maps = len({start.map for start in starts})
     return FilmSet(
+        "test",
         f"{NUM_ACTIONS * len(starts)} films under plans beside dense ones of the same start, keys and noise",
         f"Starts: {len(starts)}, of {num_maps} held-out maps; twelve actions each, 33 frames, without guidance.",
         [start.name for start in starts],
@@ -71,6 +74,7 @@ def single_pictures(data: Path, count: int, seed: int, device: torch.device) -> 
         return replace(given, seeds=[noise * 1_000_003 + number for number in range(len(given))])
 
     return FilmSet(
+        "test/pictures",
         f"{len(given)} single pictures under plans beside dense ones of the same caption and noise",
         f"Captions of {len(given)} held-out chunks; no history, no camera, no guidance.",
         given.captions,

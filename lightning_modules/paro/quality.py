@@ -116,7 +116,8 @@ def quality(
     recall = held_out_recall(settings, captures, device, log)
     measured = measure(model, films, settings, log, batch_size, seed)
     computed = {s.key: _computed_by(s, model) for s in settings}
-    found = report(settings, measured, recall, computed, films.title, f"{films.about} {num_steps} Euler steps.")
+    about = f"{films.about} {num_steps} Euler steps."
+    found = report(settings, measured, recall, computed, films.prefix, films.title, about)
     draw(settings, measured, out / "quality.png")
     write_json(out / "results.json", {"schema_version": 1, **found, "figures": ["quality.png"]})
 

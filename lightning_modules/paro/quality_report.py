@@ -41,6 +41,7 @@ def report(
     measured: Mapping[str, Fidelity],
     recall: Mapping[str, float],
     computed: Mapping[str, str],
+    prefix: str,
     title: str,
     about: str,
 ) -> dict[str, Any]:
@@ -51,12 +52,13 @@ def report(
         measured: by their keys.
         recall: by `<arm>_<target>`.
         computed: what computed the attention, by key.
+        prefix: of the metrics' names.
         title: of the table.
         about: what the films are, in a sentence or two.
     """
     lossless = {s.key: _is_lossless(measured, s.key) for s in settings if _is_cell(s)}
     rows: list[list[Any]] = []
-    metrics: dict[str, float] = {f"test/recall/{key}": value for key, value in recall.items()}
+    metrics: dict[str, float] = {f"{prefix}/recall/{key}": value for key, value in recall.items()}
     for setting in settings:
         found, key = measured[setting.key], setting.key
         psnr, ssim = mean_and_interval(found.psnr_S), mean_and_interval(found.ssim_S)
@@ -70,9 +72,9 @@ def report(
             {True: "yes", False: "no", None: None}[lossless.get(key)],
         ])  # fmt: skip
         of_motion = (("accuracy", right[0]), ("frechet", found.frechet_dense), ("frechet_real", found.frechet_real))
-        metrics |= {f"test/{name}/{key}": value for name, value in of_motion if value is not None}
+        metrics |= {f"{prefix}/{name}/{key}": value for name, value in of_motion if value is not None}
         if setting.kind not in (REAL, DENSE):
-            metrics |= {f"test/psnr/{key}": psnr[0], f"test/ssim/{key}": ssim[0]}
+            metrics |= {f"{prefix}/psnr/{key}": psnr[0], f"{prefix}/ssim/{key}": ssim[0]}
     films = bool(measured[DENSE].accuracy_S)
     width = len(COLUMNS) if films else COLUMNS.index("actions right")
     table = {

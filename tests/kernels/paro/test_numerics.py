@@ -147,3 +147,11 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(
         lambda *t: paro_attention(*t, keep, precision=PRECISIONS["float"])[:, :, 60:], tensors
     )
+
+
+@pytest.mark.parametrize("name", ["float", "int4"])
+def test_autocast_rounds_neither_product(name: str) -> None:
+    tensors = [t.float() for t in torch.randn(3, 1, 2, 130, 16, generator=torch.Generator().manual_seed(0))]
+    wanted = paro_attention(*tensors, precision=PRECISIONS[name])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(paro_attention(*tensors, precision=PRECISIONS[name]), wanted)

@@ -19,6 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fulgurite.datamodules.draws import DrawLoader
+from fulgurite.kernels import api
+from fulgurite.kernels.adapters.follow import attention_layers
+from fulgurite.kernels.paro.model_hash import model_hash
+from fulgurite.kernels.paro.plan import Plan, PlanMeta, pack
 from fulgurite.launch.callbacks import ResumePoint
 from fulgurite.lightning_modules.gamecraft.averaging import MovingAverage
 from fulgurite.lightning_modules.gamecraft.captions_encoder import CaptionEncoder
@@ -206,6 +210,15 @@ class ToyPlay(LightningDataModule):
         return DataLoader([self.collate([draws[90 + i]]) for i in range(RANKS)], batch_size=None)  # type: ignore[arg-type]
 
 
+def plan_of(network: GameCraftTransformer) -> Plan:
+    """A plan that keeps all blocks of ToyPlay's chunks, one frame before nine, with 16 caption tokens."""
+    meta = PlanMeta((10, 2, 2), 16, "suffix", (), model_hash=model_hash(network))
+    per_mask, orders = torch.ones(1, 3, 2), torch.zeros(3, 2, dtype=torch.uint8)
+    masks = pack(torch.ones(1, 3, 2, 1, 1, dtype=torch.bool))
+    metric, empty = torch.ones(3, 2, 6), torch.zeros(3, 2, dtype=torch.bool)
+    return Plan(meta, masks, orders, empty, per_mask, per_mask, per_mask, metric, metric, metric)
+
+
 def fit_on_one_rank(rank: int, folder: Path, port: int) -> None:
     """What each process of a run does with Lightning's strategy."""
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -215,6 +228,7 @@ def fit_on_one_rank(rank: int, folder: Path, port: int) -> None:
     seed_everything(0)
     module = ShardedGameCraftModule(
         str(folder / "start"), {**SIZES["tiny"], **NARROW}, warmup_steps=1,
+        attention={"*": "sdpa", "single_transformer_blocks.*": "paro"}, plan=str(folder / "plan.safetensors"),
         optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3),
     )  # fmt: skip
     module.captions = CaptionEncoder("tiny-random-encoder")
@@ -226,7 +240,8 @@ def fit_on_one_rank(rank: int, folder: Path, port: int) -> None:
     )  # fmt: skip
     trainer.fit(module, datamodule=ToyPlay())
     losses = {name: float(trainer.callback_metrics[f"{name}/loss"]) for name in ("train", "val")}
-    told = {**losses, "sharded": is_sharded(module.network)}
+    backends = [type(one.processor.backend).__name__ for one in attention_layers(module.ema.average).values()]
+    told = {**losses, "sharded": is_sharded(module.network), "backends": backends, "fell_back": sorted(api._told)}
     (folder / f"told{rank}.json").write_text(json.dumps(told))
     distributed.destroy_process_group()
 
@@ -236,9 +251,11 @@ def test_lightning_s_strategy_trains_saves_and_exports_it(tmp_path: Path) -> Non
     torch.manual_seed(0)
     start = GameCraftTransformer.of_size("tiny", **NARROW)
     start.save_pretrained(tmp_path / "start")
+    plan_of(start).save(tmp_path / "plan.safetensors")
     torch.multiprocessing.spawn(fit_on_one_rank, (tmp_path, free_port()), RANKS)
     told = [json.loads((tmp_path / f"told{rank}.json").read_text()) for rank in range(RANKS)]
     assert all(t["sharded"] and 0 < t["train"] < 10 and 0 < t["val"] < 10 for t in told)
+    assert told[0]["backends"] == ["SdpaAttention", "ParoAttention", "ParoAttention"] and not told[0]["fell_back"]
     assert told[0]["train"] != told[1]["train"] and told[0]["val"] == told[1]["val"]
     exported = GameCraftTransformer.from_pretrained(tmp_path / "fit" / "transformer").state_dict()
     moved = [name for name, tensor in start.state_dict().items() if not torch.equal(tensor, exported[name])]

@@ -166,7 +166,9 @@ def test_lossless_is_within_what_other_noise_does(made: dict[str, Path]) -> None
     values = [(1.0, 9.0), (0.8, 0.0), (0.8, 0.0), (0.7, 0.4), (0.9, 0.5), *cells.values()]
     measured = {s.key: fidelity(*v) for s, v in zip(settings, values, strict=True)}
     measured["good_d0.8_bf16"] = fidelity(0.7, 0.3, (25.0, 31.0))
-    found = report(settings, measured, {"good_d0.8": 0.9}, {s.key: "pytorch" for s in settings}, "title", "About.")
+    found = report(
+        settings, measured, {"good_d0.8": 0.9}, {s.key: "pytorch" for s in settings}, "test", "title", "About."
+    )
     assert [row[-1] for row in found["tables"][0]["rows"]] == [None] * 5 + ["yes", "no", "no"]
     assert found["statements"] == [
         "At d0.8, bf16, the orders of good give +3.00 dB [+1.00, +5.00] against bad_control, +3.00 dB [+1.00, +5.00] "
@@ -200,7 +202,7 @@ def test_single_pictures_have_two_orders_and_no_actions(made: dict[str, Path], t
     (table,) = found["tables"]
     assert table["title"].startswith("1 single pictures") and table["columns"][-3:] == ["SSIM", "from", "to"]
     assert not [name for name in found["metrics"] if "accuracy" in name or "frechet" in name]
-    assert found["metrics"]["test/psnr/none_d1_bf16"] > 50 > found["metrics"]["test/psnr/seed_1"]
+    assert found["metrics"]["test/pictures/psnr/none_d1_bf16"] > 50 > found["metrics"]["test/pictures/psnr/seed_1"]
 
 
 def test_films_want_a_judge(made: dict[str, Path], tmp_path: Path) -> None:
