@@ -38,6 +38,7 @@ from .lines import (
     is_separator,
     is_table_line,
     kind_of,
+    question_lines,
     step_number,
     table_of,
 )
@@ -187,9 +188,7 @@ def _rows(chunk: TaggedChunk) -> Found:
 
 
 def _faq(chunk: TaggedChunk) -> Found:
-    lines = chunk.text.splitlines()
-    questions = sum(is_question(line) for line in lines)
-    if questions > 1 and any(is_answer(line) for line in lines):
+    if (questions := len(question_lines(chunk.text))) > 1:
         yield "faq_merged", f"holds {questions} questions"
 
 

@@ -30,6 +30,8 @@ def test_the_file_and_the_summary(manual: Path, tmp_path: Path, capsys: pytest.C
         jsonschema.validate(json.loads(line), schema)
     said = capsys.readouterr().err
     assert "6 pages" in said and "0 violations" in said and "token recall 100.00 %" in said
+    [(right, checked)] = re.findall(r"(\d+) of (\d+) page ranges borne out", said)
+    assert right == checked != "0"
     assert [f.name for f in tmp_path.iterdir()].count("chunks.jsonl") == 1
     assert not [f for f in tmp_path.iterdir() if f.name.startswith(".chunks")]
 
