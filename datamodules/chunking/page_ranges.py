@@ -1,4 +1,8 @@
-"""Is a chunk where it says it is? Its first words are looked for on its first page, its last words on its last page."""
+"""Is a chunk where it says it is? Its first words are looked for on the page where it begins, its last where it ends.
+
+These are its first and last page, but for text that is set behind its place: a footnote that follows what goes on on
+the next page ends the chunk on a page before its last.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ class RangeCheck:
     """What the text layer says of the chunks' page ranges.
 
     Attributes:
-        checked: chunks with words whose first and last page have a text layer.
+        checked: chunks with words that begin and end on pages with a text layer.
         wrong: ids of those that it does not bear out.
         moved: chunks that could be moved a page on, since the pages there have a text layer too.
         moved_right: those of them that would be borne out there as well: what the check cannot tell.
@@ -51,31 +55,33 @@ def check_ranges(chunks: Sequence[Chunk], layers: Mapping[int, str]) -> RangeChe
     for chunk in chunks:
         lines = [line for line in own_words(chunk).splitlines() if line.strip() not in headings]
         words = tokens("\n".join(lines))
-        first, last = chunk.page_start, chunk.page_end
-        if not words or first not in known or last not in known:
+        pages = [b.page for b in chunk.boxes] or [chunk.page_start, chunk.page_end]
+        if not words or pages[0] not in known or pages[-1] not in known:
             continue
         checked += 1
         row = table_of(chunk.text) is not None
-        if not _borne_out(words, first, last, known, row):
+        whole = (min(pages), max(pages)) == (chunk.page_start, chunk.page_end)
+        if not whole or not _borne_out(words, pages, known, row):
             wrong.append(chunk.id)
-        if first + 1 in known and last + 1 in known:
+        if pages[0] + 1 in known and pages[-1] + 1 in known:
             moved += 1
-            moved_right += _borne_out(words, first + 1, last + 1, known, row)
+            moved_right += _borne_out(words, [p + 1 for p in pages], known, row)
     return RangeCheck(checked, tuple(wrong), moved, moved_right)
 
 
-def _borne_out(words: Sequence[str], first: int, last: int, known: Mapping[int, Counter[str]], row: bool) -> bool:
-    """Whether the words begin on one page and end on the other.
+def _borne_out(words: Sequence[str], pages: Sequence[int], known: Mapping[int, Counter[str]], row: bool) -> bool:
+    """Whether the words begin on the first of some pages and end on the last of them.
 
-    Of a chunk over pages as little as a word may stand on the first or last one: the others of its begin and end may
-    stand on the pages between. A row that is cut may end in any of its cells.
+    Of a chunk over pages as little as a word may stand there: the others of its begin and end may stand on another of
+    its pages. A row that is cut may end in any of its cells.
     """
     size = min(EDGE, -(-len(words) // 2))
-    if first == last:
-        return not unknown(words[:size], known[first]) and not unknown(words[-size:], known[first])
-    begun, ended = words[:1], words[-1:]
-    if unknown(begun, known[first]) or unknown(words[:size], known[first] | known.get(first + 1, Counter())):
+    first, last = known[pages[0]], known[pages[-1]]
+    if len(set(pages)) == 1:
+        return not unknown(words[:size], first) and not unknown(words[-size:], first)
+    anywhere = sum((known.get(p, Counter()) for p in set(pages)), Counter())
+    if unknown(words[:1], first) or unknown(words[:size], anywhere):
         return False
     if row:
-        return len(unknown(words, known[last])) < len(words)
-    return not unknown(ended, known[last]) and not unknown(words[-size:], known[last] | known.get(last - 1, Counter()))
+        return len(unknown(words, last)) < len(words)
+    return not unknown(words[-1:], last) and not unknown(words[-size:], anywhere)

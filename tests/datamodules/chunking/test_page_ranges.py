@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from fulgurite.datamodules.chunking.chunks import Chunk
+from fulgurite.datamodules.chunking.chunks import Box, Chunk
 from fulgurite.datamodules.chunking.page_ranges import check_ranges
 
 LAYERS = {
@@ -37,6 +37,14 @@ def test_a_repeated_header_and_a_heading_taken_in_are_no_first_words() -> None:
     assert wrong(text=row, kind="table_row", page_start=2) == []
     assert wrong(text="Care\nThen open it again.", page_start=2) == []
     assert wrong(text="Elsewhere\nThen open it again.", page_start=2) == ["a"]
+
+
+def test_a_footnote_may_end_a_chunk_that_goes_on_on_the_next_page() -> None:
+    boxes = tuple(Box(page, 72, 90, 400, 160) for page in (1, 2, 1))
+    text = "Close the valve before you begin. Then open it again. Pump manual."
+    assert wrong(text=text, boxes=boxes) == []
+    assert wrong(text=text, boxes=boxes, page_end=1) == ["a"]
+    assert wrong(text=text, boxes=boxes[:2]) == ["a"]
 
 
 def test_a_row_that_is_cut_may_end_in_any_cell() -> None:
