@@ -19,8 +19,8 @@ class Scores:
     Names: `rows` (a chunk has exactly this row under exactly its table's header), `rows_later` (those on a later page
     of their table), `rows_no_header` (those on a page where the header is not repeated), `rows_next_batch` (those of a
     batch that does not show their table's header, so that it has to be carried), `procedures` (all steps in one chunk),
-    `procedures_over_pages`, `procedures_over_batches`, `heading1` to `heading3` (of the chunk that holds a truth chunk's first words),
-    `flags` (of the first chunk of a batch), `flags_True`, `flags_False`, `flags_Partial`.
+    `procedures_over_pages`, `procedures_over_batches`, `heading1` to `heading3` (of the chunk that holds a truth
+    chunk's first words), `flags` (of the first chunk of a batch), `flags_True`, `flags_False`, `flags_Partial`.
     """
 
     def __init__(self) -> None:
