@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import jsonschema
+import pypdf
 import pytest
 
 from fulgurite.datamodules.chunking.chunks import SCHEMA_FILE, read_chunks
@@ -106,6 +107,38 @@ def test_a_folder_goes_on_after_a_bad_file(
     assert chunk(folder, out) == 1
     assert {c.source for c in read_chunks(out)} == {"a.pdf", "c.PDF"}
     assert "b.pdf: left out" in capsys.readouterr().err
+
+
+def test_bad_files_of_every_kind_leave_the_rest_of_the_folder_alone(
+    manual: Path, pdf: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, password, pages in (("locked", "secret", 1), ("empty", "", 0)):
+        writer = pypdf.PdfWriter(manual)
+        for _ in range(6 - pages):
+            writer.remove_page(0)
+        if password:
+            writer.encrypt(password, algorithm="RC4-128")
+        writer.write(folder / f"{name}.pdf")
+    (folder / "cut.pdf").write_bytes(manual.read_bytes()[:700])
+    (folder / "word.pdf").write_bytes(b"PK\x03\x04 and more")
+    (folder / "nothing.pdf").write_bytes(b"")
+    pdf.write_pdf(folder / "long.pdf", [pdf.Sheet()] * 5_001)
+    pdf.write_pdf(folder / "huge.pdf", [pdf.Sheet(99_999, 99_999)])
+    pdf.write_pdf(folder / "turned.pdf", [pdf.Sheet(rotate=90).text(72, 80, "A turned line of the page.")])
+    (folder / "whole.pdf").write_bytes(manual.read_bytes())
+    out = tmp_path / "all.jsonl"
+    assert chunk(folder, out, reader="rules") == 1
+    assert {c.source for c in read_chunks(out)} == {"turned.pdf", "whole.pdf"}
+    said = capsys.readouterr().err
+    for name, why in {
+        "locked": "needs a password", "empty": "the PDF has no pages", "cut": "is damaged or cut off",
+        "word": "is a ZIP or Office file", "nothing": "it is empty", "long": "one call reads at most 5000",
+        "huge": "is 99999 by 99999 points",
+    }.items():  # fmt: skip
+        assert re.search(rf"{name}\.pdf: left out: .*{why}", said), (name, said)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["all.jsonl", "in", "manual.pdf"]
 
 
 def test_mistakes_are_told_before_anything_is_written(manual: Path, tmp_path: Path) -> None:
