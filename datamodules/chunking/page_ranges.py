@@ -42,7 +42,8 @@ class RangeCheck:
 def check_ranges(chunks: Sequence[Chunk], layers: Mapping[int, str]) -> RangeCheck:
     """Look the chunks' first and last words up in the text of their first and last page.
 
-    Headings that a chunk took in as text are left out, since they may stand pages before it.
+    Headings that a chunk took in as text may stand pages before it: they count if the chunk is borne out with them, and
+    are left out if it is borne out without.
 
     Args:
         chunks: of one document.
@@ -53,19 +54,19 @@ def check_ranges(chunks: Sequence[Chunk], layers: Mapping[int, str]) -> RangeChe
     checked = moved = moved_right = 0
     wrong: list[str] = []
     for chunk in chunks:
-        lines = [line for line in own_words(chunk).splitlines() if line.strip() not in headings]
-        words = tokens("\n".join(lines))
+        lines = own_words(chunk).splitlines()
+        parts = [tokens("\n".join(part)) for part in (lines, [x for x in lines if x.strip() not in headings])]
         pages = [b.page for b in chunk.boxes] or [chunk.page_start, chunk.page_end]
-        if not words or pages[0] not in known or pages[-1] not in known:
+        if not parts[0] or pages[0] not in known or pages[-1] not in known:
             continue
         checked += 1
         row = table_of(chunk.text) is not None
         whole = (min(pages), max(pages)) == (chunk.page_start, chunk.page_end)
-        if not whole or not _borne_out(words, pages, known, row):
+        if not whole or not any(_borne_out(words, pages, known, row) for words in parts):
             wrong.append(chunk.id)
         if pages[0] + 1 in known and pages[-1] + 1 in known:
             moved += 1
-            moved_right += _borne_out(words, [p + 1 for p in pages], known, row)
+            moved_right += any(_borne_out(words, [p + 1 for p in pages], known, row) for words in parts)
     return RangeCheck(checked, tuple(wrong), moved, moved_right)
 
 
@@ -75,6 +76,8 @@ def _borne_out(words: Sequence[str], pages: Sequence[int], known: Mapping[int, C
     Of a chunk over pages as little as a word may stand there: the others of its begin and end may stand on another of
     its pages. A row that is cut may end in any of its cells.
     """
+    if not words:
+        return False
     size = min(EDGE, -(-len(words) // 2))
     first, last = known[pages[0]], known[pages[-1]]
     if len(set(pages)) == 1:

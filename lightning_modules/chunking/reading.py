@@ -149,7 +149,9 @@ def read_document(
     return DocumentResult(
         source=document.path.name,
         chunks=chunks,
-        violations=validate_chunks([TaggedChunk(c.continues, c.headings, c.text) for c in chunks]),
+        violations=validate_chunks(
+            [TaggedChunk(c.continues, c.headings, c.text) for c in chunks], printed="\n".join(layers.values())
+        ),
         answer_violations=sum(part.violations for part in done),
         fidelity=page_fidelity(chunks, {n: t for n, t in layers.items() if t.strip()}, left_out),
         ranges=check_ranges(chunks, layers),
@@ -173,7 +175,7 @@ def _read_batch(batch: PageBatch, reader: PageReader, context: ChunkContext) -> 
     start = time.perf_counter()
     if isinstance(reader, PlacingReader):
         placed = reader.read_placed(batch, context)
-        wrong = validate_chunks([c.tagged for c in placed.chunks], context)
+        wrong = validate_chunks([c.tagged for c in placed.chunks], context, "\n".join(p.text for p in batch.pages))
     else:
         answer = reader.read(batch, context)
         texts = [page.text for page in batch.pages]
