@@ -92,6 +92,12 @@ def is_answer(line: str) -> bool:
     return _ANSWER.match(line) is not None
 
 
+def question_lines(text: str) -> list[int]:
+    """Numbers of the lines, from 0, that open a question, in a text that holds an answer too; [] for any other text."""
+    lines = text.splitlines()
+    return [k for k, line in enumerate(lines) if is_question(line)] if any(map(is_answer, lines)) else []
+
+
 def is_contents_line(line: str) -> bool:
     """Whether a line is an entry of a table of contents: leaders of dots, then a page."""
     return _CONTENTS.fullmatch(line) is not None

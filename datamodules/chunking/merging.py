@@ -8,7 +8,8 @@ The paper says only that the flags allow it (arXiv 2506.16035, section 3) and gi
 - `Partial` is decided by `MergePolicy.partial`; the default is to keep it apart: it is linked to its neighbours by
   `prev_id` and `next_id` all the same.
 - Steps and items that a reader has parted are recombined: a chunk that begins with the next number, or the next bullet,
-  under the same headings, is merged whatever its flag says.
+  under the same headings, is merged whatever its flag says; also where short chunks that were taken in come between.
+- A table's header without a row is text.
 - A chunk of under three lines is joined to its neighbour, with its heading where that is another one; table rows,
   questions with answers and figures are exempt.
 """
@@ -22,7 +23,18 @@ from typing import Literal
 
 from .chunks import PlacedChunk
 from .contract import TaggedChunk
-from .lines import count_lines, is_bullet, kind_of, separator_line, step_number, table_line, table_of
+from .lines import (
+    cells,
+    count_lines,
+    is_bullet,
+    is_separator,
+    is_table_line,
+    kind_of,
+    separator_line,
+    step_number,
+    table_line,
+    table_of,
+)
 
 MIN_LINES = 3
 LONG_CHARS = 6000  # a short chunk is not joined to one that would grow beyond this
@@ -54,6 +66,7 @@ def merge(parts: Iterable[PlacedChunk], policy: MergePolicy) -> list[PlacedChunk
     for part in parts:
         if not part.tagged.text.strip():
             continue
+        part = _rowless_as_text(part)
         if merged and _belongs(merged[-1], part, policy):
             merged[-1] = append(merged[-1], part)
         else:
@@ -61,7 +74,28 @@ def merge(parts: Iterable[PlacedChunk], policy: MergePolicy) -> list[PlacedChunk
             if flag == "True" and (not merged or is_complete_row(part.tagged.text)):  # there is nothing it continues
                 part = dataclasses.replace(part, tagged=dataclasses.replace(part.tagged, continues="False"))
             merged.append(part)
-    return _join_short(merged) if policy.join_short else merged
+    return _lists_joined(_join_short(merged)) if policy.join_short else merged
+
+
+def _rowless_as_text(part: PlacedChunk) -> PlacedChunk:
+    """A table that has no row, such as words over a line of hyphens each, as the lines that they are."""
+    table = table_of(part.tagged.text)
+    if table is None or table[1]:
+        return part
+    lines = [line for line in part.tagged.text.splitlines() if line.strip()]
+    under_header = next((k for k, line in enumerate(lines) if table[0] and is_separator(line)), None)
+    kept = [" ".join(cells(line)) if is_table_line(line) else line for k, line in enumerate(lines) if k != under_header]
+    return dataclasses.replace(part, tagged=dataclasses.replace(part.tagged, text="\n".join(kept).strip()))
+
+
+def _lists_joined(chunks: Iterable[PlacedChunk]) -> list[PlacedChunk]:
+    kept: list[PlacedChunk] = []
+    for chunk in chunks:
+        if kept and not is_complete_row(chunk.tagged.text) and splits_list(kept[-1].tagged, chunk.tagged):
+            kept[-1] = append(kept[-1], chunk)
+        else:
+            kept.append(chunk)
+    return kept
 
 
 def _belongs(before: PlacedChunk, part: PlacedChunk, policy: MergePolicy) -> bool:

@@ -38,6 +38,7 @@ from .lines import (
     is_separator,
     is_table_line,
     kind_of,
+    question_lines,
     step_number,
     table_of,
 )
@@ -119,16 +120,30 @@ def validate_answer(
             found.append(Violation("head_levels", number, f"the head has {len(chunk.headings)} of three levels"))
     if first_batch and chunks and chunks[0].continues == "True":
         found.append(Violation("first_continues", 1, "the document's first chunk says True"))
-    found += validate_chunks(chunks, context)
+    found += validate_chunks(chunks, context, "\n".join(page_texts))
     found += _against_pages(chunks, context, page_texts)
     return sorted(found, key=lambda v: v.chunk)
 
 
-def validate_chunks(chunks: Sequence[TaggedChunk], context: ChunkContext | None = None) -> list[Violation]:
-    """The rules that hold for parsed chunks, of an answer or, after merging, of a whole document."""
+def validate_chunks(
+    chunks: Sequence[TaggedChunk], context: ChunkContext | None = None, printed: str = ""
+) -> list[Violation]:
+    """The rules that hold for parsed chunks, of an answer or, after merging, of a whole document.
+
+    Args:
+        chunks: in order.
+        context: what the reader was given; none for a whole document.
+        printed: text of the pages, if known: a heading that ends in three dots there was not cut short.
+    """
     context = context or ChunkContext()
     found: list[Violation] = []
+    dots = {level for chunk in chunks for level in chunk.headings if _has_dots(level)}
+    as_printed = " ".join(printed.split()) if dots else ""
+    shortened = {level for level in dots if " ".join(level.split()) not in as_printed}
     for number, chunk in enumerate(chunks, 1):
+        for level in chunk.headings:
+            if level in shortened:
+                found.append(Violation("head_shortened", number, f"'{level[-40:]}' is cut short"))
         for check in _SINGLE:
             found += [Violation(rule, number, sentence) for rule, sentence in check(chunk)]
     for number in range(1, len(chunks) + 1):
@@ -147,8 +162,11 @@ def _head(chunk: TaggedChunk) -> Found:
     for level in chunk.headings:
         if level.lower().strip("[]<> .") in PLACEHOLDERS:
             yield "head_placeholder", f"'{level}' is no heading"
-        if level.endswith(("...", "…")) and not re.search(r"(?:\.\s?){4,}$", level) and not _MENU.fullmatch(level):
-            yield "head_shortened", f"'{level[-40:]}' is cut short"
+
+
+def _has_dots(level: str) -> bool:
+    """Whether a heading ends as if it were cut short; neither leaders of a contents entry nor a menu's name do."""
+    return level.endswith(("...", "…")) and not re.search(r"(?:\.\s?){4,}$", level) and not _MENU.fullmatch(level)
 
 
 def _content(chunk: TaggedChunk) -> Found:
@@ -187,9 +205,7 @@ def _rows(chunk: TaggedChunk) -> Found:
 
 
 def _faq(chunk: TaggedChunk) -> Found:
-    lines = chunk.text.splitlines()
-    questions = sum(is_question(line) for line in lines)
-    if questions > 1 and any(is_answer(line) for line in lines):
+    if (questions := len(question_lines(chunk.text))) > 1:
         yield "faq_merged", f"holds {questions} questions"
 
 

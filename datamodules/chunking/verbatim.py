@@ -54,8 +54,12 @@ def known_tokens(layer: str) -> Counter[str]:
 
 def invented(text: str, layer: str) -> list[str]:
     """Tokens of a text that the layer does not hold, in order of appearance."""
-    known = known_tokens(layer)
-    return [t for t in tokens(text) if t not in known and not _is_compound(t, known)]
+    return unknown(tokens(text), known_tokens(layer))
+
+
+def unknown(words: Sequence[str], known: Mapping[str, int]) -> list[str]:
+    """Those of some tokens that are none of `known` (`known_tokens`), in their order."""
+    return [t for t in words if t not in known and not _is_compound(t, known)]
 
 
 def _is_compound(token: str, known: Mapping[str, int]) -> bool:
@@ -84,12 +88,12 @@ def page_fidelity(
         everything = sum(wanted.values())
         wanted.subtract(Counter(tokens((left_out or {}).get(page, ""))))
         wanted = +wanted
-        said = Counter(t for c in own for t in tokens(_said(c)))
+        said = Counter(t for c in own for t in tokens(own_words(c)))
         for text in {h for c in own for h in c.headings} | {" ".join(_header(c)) for c in own}:
             said.update(tokens(text))
         parts = _parts_of_joined(layers[page], said)
         hit = sum(min(n, said[t] + parts[t]) for t, n in wanted.items())
-        sentences = [_said(c) for c in own]
+        sentences = [own_words(c) for c in own]
         known = "\n".join(layers.get(p, "") for p in _pages(own)) + "\n" + "\n".join(h for c in own for h in c.headings)
         new = invented("\n".join(sentences), known) if known.strip() else []
         total = sum(len(tokens(s)) for s in sentences)
@@ -107,7 +111,7 @@ def _header(chunk: Chunk) -> tuple[str, ...]:
     return table[0] if table else ()
 
 
-def _said(chunk: Chunk) -> str:
+def own_words(chunk: Chunk) -> str:
     """A chunk's own words: a table row's without the header that it repeats, a figure's without its mark."""
     table = table_of(chunk.text)
     if table is None or not table[0]:

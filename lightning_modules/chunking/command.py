@@ -238,6 +238,8 @@ def _report(results: list[DocumentResult], reader: PageReader, out: Path, html: 
         say(summary(r))
         for v in r.violations[:3]:
             say(f"  {v.rule}, chunk {v.chunk}: {v.sentence}")
+        if r.ranges.wrong:
+            say(f"  page ranges not borne out by the text layer: {', '.join(r.ranges.wrong[:8])}")
         if r.ocr_seconds or r.layout_seconds or r.pictures_passed_over:
             say(f"  {ocr_summary(r)}")
         if r.pages_without_text:
@@ -272,9 +274,14 @@ def summary(result: DocumentResult) -> str:
         share = 100 * dropped / (words + dropped)
         recall = f"token recall {100 * found / words:.2f} % beside {share:.1f} % left out by the rules"
     invented = f", invented {100 * new / said:.3f} %" if words and said else ""
+    told = result.ranges
+    ranges = f"{told.right} of {told.checked} page ranges borne out"
+    if told.moved:
+        ranges += f" (moved a page on, {told.moved_right} of {told.moved})"
     rate = result.seconds / len(result.pages)
     resumed = f", {result.resumed} batches from the call before" if result.resumed else ""
     return (
         f"{result.source}: {len(result.pages)} pages, {len(result.chunks)} chunks, {len(result.violations)} violations "
-        f"({result.answer_violations} in the reader's answers), {recall}{invented}, {rate:.3f} s a page{resumed}"
+        f"({result.answer_violations} in the reader's answers), {recall}{invented}, {ranges}, "
+        f"{rate:.3f} s a page{resumed}"
     )

@@ -23,8 +23,10 @@ NAMES = {
     "rows_ruled": "… in tables with rules",
     "rows_later": "… on later pages of their table",
     "rows_no_header": "… on pages that do not repeat the header",
+    "rows_next_batch": "… in a batch that does not show the header",
     "procedures": "procedures in one chunk",
     "procedures_over_pages": "… that go over pages",
+    "procedures_over_batches": "… that go over batches",
     "heading1": "first heading right",
     "heading2": "second heading right",
     "heading3": "third heading right",
@@ -119,13 +121,14 @@ def compare(
         f"On {num_documents} typeset documents that no training saw, four pages at a time, the trained reader gives "
         f"{rows['layout']:.1%} of the table rows as one chunk with the full header, the rules {rows['rules']:.1%}."
     )
-    later = [scores[name, 1].share("rows_no_header") for name in ("layout", FORGETS)]
     said = [statement]
-    if None not in later:
-        said.append(
-            f"A page at a time, of the rows on pages that do not repeat the header {later[0]:.1%} have it, with "
-            f"nothing carried over {later[1]:.1%}."
-        )
+    for pages in BATCHES:
+        later = [scores[name, pages].share("rows_next_batch") for name in ("layout", FORGETS)]
+        if None not in later:
+            said.append(
+                f"In batches of {pages} {'page' if pages == 1 else 'pages'}, of the rows in a batch that does not show "
+                f"their header {later[0]:.1%} have it, with nothing carried over {later[1]:.1%}."
+            )
     write_json(out / "results.json", {"schema_version": 1, "metrics": metrics, "statements": said, "tables": tables})
     for table in tables:
         console.print(table["title"])
@@ -147,7 +150,7 @@ def _typeset_scores(
             file.write_bytes(made.pdf)
             for (name, pages), held in found.items():
                 chunks, flags = read_with_flags(file, readers[name], name, pages)
-                held.add(made.truth, chunks, flags)
+                held.add(made.truth, chunks, flags, pages)
             file.unlink()
             if done % 10 == 0 or done == len(seeds):
                 console.print(f"compared on {done} of {len(seeds)} typeset documents")

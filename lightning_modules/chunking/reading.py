@@ -15,7 +15,9 @@ from ...datamodules.chunking.context import ChunkContext
 from ...datamodules.chunking.contract import TaggedChunk, complete_headings, parse
 from ...datamodules.chunking.figures import embedded_text, pictures_passed_over
 from ...datamodules.chunking.merging import MergePolicy, merge
+from ...datamodules.chunking.page_ranges import RangeCheck, check_ranges
 from ...datamodules.chunking.pages import Document, PageBatch
+from ...datamodules.chunking.parting import part_questions
 from ...datamodules.chunking.places import place_chunks
 from ...datamodules.chunking.rules import Violation, validate_answer, validate_chunks
 from ...datamodules.chunking.verbatim import PageFidelity, page_fidelity
@@ -55,6 +57,7 @@ class DocumentResult:
         violations: rules that they still break.
         answer_violations: rules that the reader's answers broke, before merging.
         fidelity: per page with a text layer.
+        ranges: whether the chunks' page ranges are borne out by the text layer.
         pages: numbers of the pages that were read.
         pages_without_text: numbers of pages that have no text layer, and off whose picture nothing was read.
         seconds: time of reading, also of an earlier call that this one went on from.
@@ -71,6 +74,7 @@ class DocumentResult:
     violations: list[Violation]
     answer_violations: int
     fidelity: list[PageFidelity]
+    ranges: RangeCheck
     pages: list[int]
     pages_without_text: list[int]
     seconds: float
@@ -130,9 +134,8 @@ def read_document(
             os.fsync(file.fileno())
             done.append(part)
             progress(len(part.pages))
-    chunks = number_chunks(
-        merge((c for part in done for c in part.chunks), policy), document.path.name, document.sha256, reader_name
-    )
+    merged = part_questions(merge((c for part in done for c in part.chunks), policy), document)
+    chunks = number_chunks(merged, document.path.name, document.sha256, reader_name)
     left_out = {page: text for part in done for page, text in part.left_out.items()}
     layers: dict[int, str] = {}
     by_ocr: list[int] = []
@@ -146,9 +149,12 @@ def read_document(
     return DocumentResult(
         source=document.path.name,
         chunks=chunks,
-        violations=validate_chunks([TaggedChunk(c.continues, c.headings, c.text) for c in chunks]),
+        violations=validate_chunks(
+            [TaggedChunk(c.continues, c.headings, c.text) for c in chunks], printed="\n".join(layers.values())
+        ),
         answer_violations=sum(part.violations for part in done),
         fidelity=page_fidelity(chunks, {n: t for n, t in layers.items() if t.strip()}, left_out),
+        ranges=check_ranges(chunks, layers),
         pages=list(numbers),
         pages_without_text=[n for n, t in layers.items() if not t.strip()],
         seconds=sum(part.seconds for part in done),
@@ -169,7 +175,7 @@ def _read_batch(batch: PageBatch, reader: PageReader, context: ChunkContext) -> 
     start = time.perf_counter()
     if isinstance(reader, PlacingReader):
         placed = reader.read_placed(batch, context)
-        wrong = validate_chunks([c.tagged for c in placed.chunks], context)
+        wrong = validate_chunks([c.tagged for c in placed.chunks], context, "\n".join(p.text for p in batch.pages))
     else:
         answer = reader.read(batch, context)
         texts = [page.text for page in batch.pages]

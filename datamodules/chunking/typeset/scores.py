@@ -17,9 +17,10 @@ class Scores:
     """Counts of right and of all cases, by name; adds up over documents.
 
     Names: `rows` (a chunk has exactly this row under exactly its table's header), `rows_later` (those on a later page
-    of their table), `rows_no_header` (those on a page where the header is not repeated), `procedures` (all steps in
-    one chunk), `procedures_over_pages`, `heading1` to `heading3` (of the chunk that holds a truth chunk's first words),
-    `flags` (of the first chunk of a batch), `flags_True`, `flags_False`, `flags_Partial`.
+    of their table), `rows_no_header` (those on a page where the header is not repeated), `rows_next_batch` (those of a
+    batch that does not show their table's header, so that it has to be carried), `procedures` (all steps in one chunk),
+    `procedures_over_pages`, `procedures_over_batches`, `heading1` to `heading3` (of the chunk that holds a truth
+    chunk's first words), `flags` (of the first chunk of a batch), `flags_True`, `flags_False`, `flags_Partial`.
     """
 
     def __init__(self) -> None:
@@ -35,17 +36,18 @@ class Scores:
         """Share of right cases; None where there is none."""
         return self.right[name] / self.all[name] if self.all[name] else None
 
-    def add(self, truth: Truth, chunks: Sequence[Chunk], flags: Mapping[int, str]) -> None:
+    def add(self, truth: Truth, chunks: Sequence[Chunk], flags: Mapping[int, str], batch_pages: int) -> None:
         """Count a document.
 
         Args:
             truth: what is known of it.
             chunks: its merged chunks.
             flags: first page of a batch -> flag of the batch's first chunk, before merging.
+            batch_pages: pages of a batch.
         """
         texts = [" ".join(tokens(c.text)) for c in chunks]
-        self._rows(truth, chunks)
-        self._procedures(truth, texts)
+        self._rows(truth, chunks, batch_pages)
+        self._procedures(truth, texts, batch_pages)
         self._headings(truth, chunks, texts)
         for start in truth.page_starts:
             if start.block >= 0 and start.page > 1 and start.page in flags:
@@ -53,7 +55,7 @@ class Scores:
                 self.count("flags", right)
                 self.count(f"flags_{start.continues}", right)
 
-    def _rows(self, truth: Truth, chunks: Sequence[Chunk]) -> None:
+    def _rows(self, truth: Truth, chunks: Sequence[Chunk], batch_pages: int) -> None:
         found: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
         for chunk in chunks:
             table = table_of(chunk.text)
@@ -77,8 +79,11 @@ class Scores:
                 self.count("rows_later", right)
                 if page not in pages[block.table]:
                     self.count("rows_no_header", right)
+                first = page - (page - 1) % batch_pages
+                if not pages[block.table].intersection(range(first, page + 1)):
+                    self.count("rows_next_batch", right)
 
-    def _procedures(self, truth: Truth, texts: Sequence[str]) -> None:
+    def _procedures(self, truth: Truth, texts: Sequence[str], batch_pages: int) -> None:
         steps: dict[str, list[Block]] = {}
         for block in truth.blocks:
             if block.role == "step":
@@ -87,8 +92,11 @@ class Scores:
             probes = [probe for block in blocks for probe in _probes(block.text)]
             right = any(all(probe in text for probe in probes) for text in texts)
             self.count("procedures", right)
-            if len({p.box.page for b in blocks for p in b.parts}) > 1:
+            pages = {p.box.page for b in blocks for p in b.parts}
+            if len(pages) > 1:
                 self.count("procedures_over_pages", right)
+            if len({(page - 1) // batch_pages for page in pages}) > 1:
+                self.count("procedures_over_batches", right)
 
     def _headings(self, truth: Truth, chunks: Sequence[Chunk], texts: Sequence[str]) -> None:
         for chunk in truth.chunks:

@@ -23,9 +23,10 @@ NOTE = (
 
 def contract_row(pdf: Path, chunks: Sequence[Chunk]) -> list[Any]:
     """A document's row: name, pages, chunks, violations, and tokens found, wanted, invented and said."""
-    broken = len(validate_chunks([TaggedChunk(c.continues, c.headings, c.text) for c in chunks]))
     with Document(pdf) as document:
         layers = {n: document.page(n).text for n in range(1, document.num_pages + 1)}
+    tagged = [TaggedChunk(c.continues, c.headings, c.text) for c in chunks]
+    broken = len(validate_chunks(tagged, printed="\n".join(layers.values())))
     pages = page_fidelity(chunks, {n: t for n, t in layers.items() if t.strip()})
     sums = [sum(getattr(p, name) for p in pages) for name in ("found", "num_tokens", "invented", "said")]
     return [pdf.name, len(layers), len(chunks), broken, *sums]

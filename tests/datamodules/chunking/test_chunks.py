@@ -74,6 +74,21 @@ def test_a_short_chunk_joins_its_neighbour_with_its_heading() -> None:
     assert texts(placed("False", ROW), placed("False", "Short.")) == [ROW, "Short."]
 
 
+def test_a_header_without_a_row_is_text() -> None:
+    bare = "| type | name |\n|---|---|\n| ---- | ---- |"
+    assert texts(placed("False", LONG), placed("False", bare), placed("False", ROW)) == [
+        LONG + "\ntype name\n---- ----",
+        ROW,
+    ]
+
+
+def test_steps_that_a_short_chunk_parts_are_one_chunk_again() -> None:
+    parts = [placed("False", "1. Open the lid.\nIt is heavy.\nMind it."), placed("False", "Mind the edge."),
+             placed("False", "2. Take it out.\nPut it down.\nThen wait.")]  # fmt: skip
+    [only] = texts(*parts)
+    assert only.splitlines()[0] == "1. Open the lid." and "Mind the edge." in only and "2. Take it out." in only
+
+
 def test_the_file_fits_its_schema_and_comes_back(tmp_path: Path) -> None:
     chunks = number_chunks([placed("False", LONG), placed("False", ROW, 2)], "a.pdf", "ab" * 32, "layout")
     assert [c.kind for c in chunks] == ["text", "table_row"]

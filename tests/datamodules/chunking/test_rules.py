@@ -75,6 +75,12 @@ def test_carried_text_that_comes_again_is_found() -> None:
     assert "repeats_context" in {v.rule for v in validate_answer(answer(("False", text)), context)}
 
 
+def test_a_heading_that_is_printed_with_three_dots_is_not_cut_short() -> None:
+    text = answer(("False", BODY), head="T > A = 1; ... > U")
+    assert [v.rule for v in validate_answer(text, ChunkContext(), [BODY + "\nA = 1;\n..."])] == []
+    assert [v.rule for v in validate_answer(text, ChunkContext(), [BODY + "\nA = 1; b"])] == ["head_shortened"]
+
+
 def test_a_first_chunk_continues_nothing() -> None:
     assert [v.rule for v in validate_answer(answer(("True", BODY)), ChunkContext(), first_batch=True)] == [
         "first_continues"

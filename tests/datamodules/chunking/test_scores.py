@@ -19,7 +19,7 @@ def perfect(truth: Truth) -> list[Chunk]:
 def test_the_truth_itself_scores_full() -> None:
     truth = typeset_document(11, language="de", genre="manual", num_pages=6).truth
     scores = Scores()
-    scores.add(truth, perfect(truth), {s.page: s.continues for s in truth.page_starts})
+    scores.add(truth, perfect(truth), {s.page: s.continues for s in truth.page_starts}, 1)
     assert scores.all["rows"] and scores.all["procedures"] and scores.all["heading3"]
     assert {name: scores.share(name) for name in scores.all} == dict.fromkeys(scores.all, 1.0)
 
@@ -28,6 +28,15 @@ def test_what_is_forgotten_is_lost() -> None:
     truth = typeset_document(11, language="de", genre="manual", num_pages=6).truth
     bare = [dataclasses.replace(c, text=c.text.splitlines()[-1], headings=("x", "y", "z")) for c in perfect(truth)]
     scores = Scores()
-    scores.add(truth, bare, {s.page: "Partial" for s in truth.page_starts})
+    scores.add(truth, bare, {s.page: "Partial" for s in truth.page_starts}, 1)
     assert scores.share("rows") == scores.share("procedures") == scores.share("heading1") == 0.0
     assert scores.right["flags"] == scores.all["flags_Partial"]
+
+
+def test_what_has_to_be_carried_is_counted_by_batches() -> None:
+    truth = typeset_document(3_000_013, language="en", genre="price_list", num_pages=8).truth
+    found = {pages: Scores() for pages in (1, 4, 8)}
+    for pages, scores in found.items():
+        scores.add(truth, perfect(truth), {}, pages)
+    carried = {pages: scores.all["rows_next_batch"] for pages, scores in found.items()}
+    assert carried[1] == found[1].all["rows_no_header"] > carried[4] > carried[8] == 0

@@ -51,7 +51,7 @@ def test_rows_and_third_headings_are_no_worse_than_by_the_rules(tmp_path: Path, 
         file = tmp_path / f"{seed}.pdf"
         file.write_bytes(made.pdf)
         for name, one in (("layout", reader), ("rules", RulesReader())):
-            scores[name].add(made.truth, *read_with_flags(file, one, name, 4))
+            scores[name].add(made.truth, *read_with_flags(file, one, name, 4), 4)
     for measure in ("rows", "heading3"):  # of second headings it has five fewer here: 103 against 108 of 115
         assert scores["layout"].right[measure] >= scores["rules"].right[measure]
 
@@ -71,7 +71,7 @@ def test_every_row_has_the_header_and_its_cells(tmp_path: Path, reader: LayoutRe
     file = tmp_path / f"{seed}.pdf"
     file.write_bytes(made.pdf)
     scores = Scores()
-    scores.add(made.truth, *read_with_flags(file, reader, "layout", 4))
+    scores.add(made.truth, *read_with_flags(file, reader, "layout", 4), 4)
     assert scores.right["rows"] == scores.all["rows"] > 0, what
 
 
