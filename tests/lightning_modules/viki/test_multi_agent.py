@@ -10,6 +10,7 @@ from fulgurite.datamodules.viki.generator import draw_task
 from fulgurite.datamodules.viki.problem import Problem
 from fulgurite.lightning_modules.viki.agent_view import ACTIONS, NUM_SLOTS, AgentView, seen
 from fulgurite.lightning_modules.viki.multi_agent import at_random, greedy, play
+from fulgurite.lightning_modules.viki.multi_agent_env import VikiMultiAgentEnv
 from fulgurite.lightning_modules.viki.robot_network import RobotNetwork
 
 pytest.importorskip("gymnasium", reason="needs the extra viki")
@@ -36,6 +37,33 @@ def test_the_planner_s_actions_do_every_task_in_its_steps(tasks, drawn):
     done, quick, steps = play(tasks, planned)
     assert done == quick == 1
     assert steps == pytest.approx(numpy.mean([task.num_steps for task in tasks]))
+
+
+def test_every_step_of_a_plan_is_rewarded(tasks, drawn):
+    """Else a robot that puts down its thing, while the other is on its way, learns not to: the bound stays as it is."""
+    for problem, task in zip(tasks, drawn, strict=True):
+        env = VikiMultiAgentEnv([problem])
+        env.reset()
+        for row in task.truth["time_steps"]:
+            actions = {agent: env.action_of(agent, ",".join(words)) for agent, words in row["actions"].items()}
+            _, rewards, _, _, infos = env.step(actions)
+            assert min(rewards.values()) > 0, infos
+
+
+def test_putting_a_thing_down_where_it_belongs_is_rewarded_whatever_the_other_robot_does(tasks, drawn):
+    found = 0
+    for problem, task in zip(tasks, drawn, strict=True):
+        env = VikiMultiAgentEnv([problem])
+        env.reset()
+        for row in task.truth["time_steps"]:
+            actions = {agent: env.action_of(agent, ",".join(words)) for agent, words in row["actions"].items()}
+            placing = {a: n for a, n in actions.items() if ACTIONS[n][0] == "place"}
+            (reward, *_) = env.step(placing or actions)[1].values()
+            if placing:
+                found += 1
+                assert reward > 0, row
+                break
+    assert found > 10
 
 
 def test_waiting_does_nothing_and_chance_little(tasks):
