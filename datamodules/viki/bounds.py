@@ -46,8 +46,8 @@ def steps_to_go(state: State, rules: Rules) -> int:
 def actions_to_go(state: State) -> int:
     """About how many actions of robots are left to do under the strict rules; 0 where everything asked for is so.
 
-    No bound, since an action that serves two things counts twice. But whatever brings one thing further lowers it, while
-    the bound, a maximum over the things, does not come down as long as another thing has as far to go.
+    No bound, as an action that serves two things counts twice. But whatever brings one thing further lowers it, while
+    the bound, a maximum over the things, stays as it is as long as another thing has as far to go.
     """
     problem = state.problem
     fixed = any("move" not in primitives for primitives in problem.primitives)

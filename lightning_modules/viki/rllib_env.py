@@ -50,8 +50,8 @@ class RllibVikiEnv(MultiAgentEnv):
         self.possible_agents = [
             _number(place, name) for place in range(len(self.env.possible_agents)) for name in robots()
         ]
-        self.observation_spaces = {name: self.env.observation_space("R1") for name in self.possible_agents}
-        self.action_spaces = {name: self.env.action_space("R1") for name in self.possible_agents}
+        self.observation_spaces = {number: self.env.observation_space("R1") for number in self.possible_agents}
+        self.action_spaces = {number: self.env.action_space("R1") for number in self.possible_agents}
         self.agents: list[int] = []
         self._numbers: dict[str, int] = {}
 

@@ -64,7 +64,8 @@ for _ in range(2):
     result = algorithm.train()
     metrics = module.rllib_metrics(result)
     del metrics["time/iteration_s"]
-    found.append({**metrics, **{kind: float(result["learners"][kind]["total_loss"]) for kind in ("humanoid", "wheeled")}})
+    losses = {kind: float(result["learners"][kind]["total_loss"]) for kind in ("humanoid", "wheeled")}
+    found.append({**metrics, **losses})
 print(json.dumps(found))
 """
 
