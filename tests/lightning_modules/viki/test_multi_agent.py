@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 
+from fulgurite.datamodules.viki.bounds import actions_to_go
 from fulgurite.datamodules.viki.generator import draw_task
 from fulgurite.datamodules.viki.problem import Problem
 from fulgurite.lightning_modules.viki.agent_view import ACTIONS, NUM_SLOTS, AgentView, seen
@@ -73,10 +74,11 @@ def test_waiting_does_nothing_and_chance_little(tasks):
     assert by_chance < 0.3
 
 
-def test_greed_never_breaks_a_rule(tasks):
+def test_greed_never_breaks_a_rule_and_does_more_over_what_is_rewarded(tasks):
     draw = numpy.random.default_rng(0)
     done, quick, _ = play(tasks, lambda env, seen: greedy(env, seen, draw))  # a masked action would raise
     assert 0.05 < done < 1 and 0 <= quick <= done
+    assert done < play(tasks, lambda env, seen: greedy(env, seen, draw, actions_to_go))[0] < 1
 
 
 def test_features_are_taken_apart_as_they_were_put_together(tasks):
