@@ -80,7 +80,7 @@ def test_a_run_is_a_function_of_its_seed(child_environment):
         )
         for number in ("1", "2")  # `set(("humanoid", "wheeled"))` is in one order with 1, in the other with 2
     ]  # fmt: skip
-    first, second = (json.loads(process.communicate(timeout=240)[0].splitlines()[-1]) for process in started)
+    first, second = (json.loads(process.communicate(timeout=600)[0].splitlines()[-1]) for process in started)
     assert len(first) == 2 and {"val/reward", "humanoid", "wheeled"} <= set(first[-1])
     assert first == second
 
