@@ -1,6 +1,7 @@
-"""How many steps a task needs at least from here: what lets the planner leave most states unlooked at.
+"""How many steps a task needs at least from here, and how many actions about.
 
-The bounds hold under the strict rules: every thing is fetched by Move, Reach, Grasp, Move and Place of its own.
+The bound on steps lets the planner leave most states unlooked at, and holds under the strict rules: every thing is
+fetched by Move, Reach, Grasp, Move and Place of its own. The number of actions rewards robots for getting nearer.
 """
 
 from __future__ import annotations
@@ -40,6 +41,47 @@ def steps_to_go(state: State, rules: Rules) -> int:
             left.setdefault((fact.name, fact.path, fact.value), fact)
             longest = max(longest, steps + (2 if fixed else 5 if len(problem.agents) == 1 else 3))
     return longest if fixed else max(longest, _shared_work(state, list(left.values())))
+
+
+def actions_to_go(state: State) -> int:
+    """About how many actions of robots are left to do under the strict rules; 0 where everything asked for is so.
+
+    No bound, as an action that serves two things counts twice. But whatever brings one thing further lowers it, while
+    the bound, a maximum over the things, stays as it is as long as another thing has as far to go.
+    """
+    problem = state.problem
+    fixed = any("move" not in primitives for primitives in problem.primitives)
+    left = {
+        (f.name, f.path, f.value): f for facts in problem.goals for f in facts if not state.holds((f,), crashes=False)
+    }
+    first: dict[str, str] = {}  # what a chain wants somewhere else before: thing -> place
+    for chain in (c for done, c in zip(state.done, problem.chains, strict=True) if not done):
+        facts = [f for group in chain for f in group]
+        left |= {(f.name, f.path, f.value): f for f in facts if not state.holds((f,), crashes=False)}
+        first |= {f.name: f.value for f in facts if _is_place(f)}
+    actions = 0
+    for fact in left.values():
+        later = _is_place(fact) and first.get(fact.name, fact.value) != fact.value
+        actions += (3 if fixed else 5) if later else _actions_for(state, fact, fixed)
+    into = {problem.asset_index.get(f.value) for f in left.values() if _is_place(f)}
+    return actions + (_door_work(state) if any(i is not None and state.cell_shut[i] for i in into) else 0)
+
+
+def _actions_for(state: State, fact: Fact, fixed: bool) -> int:
+    """Actions that one fact needs, which is not so yet: to the thing, reach, grasp, carry, and put down or use."""
+    asset = state.problem.asset_index.get(fact.name)
+    if asset is None or not (_is_place(fact) or _is_switch(fact)) or (_is_place(fact) and "box" in fact.name):
+        return 1
+    carried = not fixed and not _is_switch(fact)
+    if state.grasped[asset]:
+        holder = next((i for i, things in enumerate(state.carried) if asset in things), 0)
+        return 1 + (carried and state.agent_pos[holder] != fact.value)
+    there = fixed or _anyone_at(state, asset)
+    if _is_switch(fact) and not state.problem.portable[asset]:
+        return 1 + (not there)
+    if any(asset in things for things in state.reached):
+        return 2 + carried
+    return 3 + carried + (not there) + (_door_work(state) if is_shut_in(state, asset) else 0)
 
 
 def _is_place(fact: Fact) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 from ...datamodules.viki.actions import Command, clash, refusal
-from ...datamodules.viki.bounds import steps_to_go
+from ...datamodules.viki.bounds import actions_to_go
 from ...datamodules.viki.chains import follow, prepared, unmet
 from ...datamodules.viki.effects import apply
 from ...datamodules.viki.problem import Problem
@@ -24,7 +24,7 @@ from .agent_view import AGENTS, AgentView
 
 Observations = dict[str, dict[str, numpy.ndarray]]
 STEP_COST, FAILURE_COST = 0.02, 0.5
-_POTENTIAL = 0.1  # reward for every step that the planner's bound comes down by
+_POTENTIAL = 0.05  # reward for every action fewer that is left to do
 
 
 class VikiMultiAgentEnv:
@@ -33,7 +33,7 @@ class VikiMultiAgentEnv:
     An observation is {"observations": float32 [F], "action_mask": int8 [A]}: what is where and what is asked for, the
     same for all but for the part that says who looks, and the actions that the state allows this robot. Where two
     actions can't go together, the later robot waits. The reward is the team's: 1 for the task done, less 0.02 a step,
-    plus a part for getting nearer to the goal, by differences of a potential that are not discounted: nearly, not
+    plus 0.05 for every action fewer that is left to do, differences of a potential that are not discounted: nearly, not
     exactly, a shaping that leaves the best policy what it is. An order that a record asks for and that was broken ends
     the episode at -0.5.
 
@@ -124,7 +124,7 @@ class VikiMultiAgentEnv:
         done = broken is None and unmet(self.state, STRICT) is None
         reward = float(done) - STEP_COST - FAILURE_COST * (broken is not None)
         if self.shaping and broken is None:
-            near = steps_to_go(self.state, STRICT)
+            near = actions_to_go(self.state)
             reward += _POTENTIAL * (self._near - near)
             self._near = near
         ended, cut = done or broken is not None, self.num_steps >= self.max_steps
@@ -163,7 +163,7 @@ class VikiMultiAgentEnv:
         self.problem, self.view = self.problems[number], self.views[number]
         self.agents = list(self.problem.agents)
         self.state = State.start(self.problem, self.problem.drawn_start(seed))
-        self.num_steps, self._near = 0, steps_to_go(self.state, STRICT)
+        self.num_steps, self._near = 0, actions_to_go(self.state)
 
     def _allowed_together(self, actions: Mapping[str, int]) -> list[Command]:
         commands: list[Command] = []

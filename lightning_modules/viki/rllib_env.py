@@ -1,7 +1,8 @@
 """`VikiMultiAgentEnv` for RLlib's new stack: the environment, a policy with masked actions, and stock PPO over them.
 
-One module an embodiment: an agent's name says the robot's type, `R1:fetch`, and so which module acts for it. Importing
-it needs ray.
+One module an embodiment: an agent's number says the robot's type, and so which module acts for it. RLlib goes through
+sets of agents, and the order of names in a set is another in every process; that of numbers is not, so that a run is a
+function of its seed. Importing it needs ray.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from ...datamodules.viki.vocabulary import robots
 from .multi_agent_env import VikiMultiAgentEnv
 from .robot_network import RobotNetwork
 
-Frames = dict[str, Any]
+Frames = dict[Any, Any]  # by an agent's number, or `__all__`
+_PLACES = 8  # the least size of a set's table, in which numbers that differ by less have their own slots
 _SUCCESS_WINDOW = 200  # episodes that the share of tasks done is taken over
 
 
@@ -45,35 +47,42 @@ class RllibVikiEnv(MultiAgentEnv):
             problems(options["split"], options["num_records"], options["seed"], options["team_size"]),
             options["max_steps"], options["shaping"], options["seed"] + int(getattr(config, "worker_index", 0)),
         )  # fmt: skip
-        self.possible_agents = [f"{agent}:{name}" for agent in self.env.possible_agents for name in robots()]
-        self.observation_spaces = {name: self.env.observation_space("R1") for name in self.possible_agents}
-        self.action_spaces = {name: self.env.action_space("R1") for name in self.possible_agents}
-        self.agents: list[str] = []
-        self._names: dict[str, str] = {}
+        self.possible_agents = [
+            _number(place, name) for place in range(len(self.env.possible_agents)) for name in robots()
+        ]
+        self.observation_spaces = {number: self.env.observation_space("R1") for number in self.possible_agents}
+        self.action_spaces = {number: self.env.action_space("R1") for number in self.possible_agents}
+        self.agents: list[int] = []
+        self._numbers: dict[str, int] = {}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frames, Frames]:
         """Begin an episode."""
         observations, infos = self.env.reset(seed, options)
-        team = zip(self.env.problem.agents, self.env.problem.types, strict=True)
-        self._names = {agent: f"{agent}:{name}" for agent, name in team}
-        self.agents = list(self._names.values())
-        return self._renamed(observations), self._renamed(infos)
+        team = enumerate(zip(self.env.problem.agents, self.env.problem.types, strict=True))
+        self._numbers = {agent: _number(place, name) for place, (agent, name) in team}
+        self.agents = list(self._numbers.values())
+        return self._numbered(observations), self._numbered(infos)
 
-    def step(self, action_dict: Mapping[str, int]) -> tuple[Frames, Frames, Frames, Frames, Frames]:
+    def step(self, action_dict: Mapping[int, int]) -> tuple[Frames, Frames, Frames, Frames, Frames]:
         """One step of all robots."""
-        actions = {name.partition(":")[0]: int(action) for name, action in action_dict.items()}
+        actions = {agent: int(action_dict[n]) for agent, n in self._numbers.items() if n in action_dict}
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        ends, cuts = self._renamed(terminated), self._renamed(truncated)
+        ends, cuts = self._numbered(terminated), self._numbered(truncated)
         ends["__all__"], cuts["__all__"] = all(terminated.values()), all(truncated.values())
-        return self._renamed(observations), self._renamed(rewards), ends, cuts, self._renamed(infos)
+        return self._numbered(observations), self._numbered(rewards), ends, cuts, self._numbered(infos)
 
-    def _renamed(self, values: Mapping[str, Any]) -> Frames:
-        return {self._names[agent]: value for agent, value in values.items()}
+    def _numbered(self, values: Mapping[str, Any]) -> Frames:
+        return {self._numbers[agent]: value for agent, value in values.items()}
 
 
-def module_of(agent: str, *_: Any, **__: Any) -> str:
+def _number(place: int, name: str) -> int:
+    """A robot's number by its place in the team and its type; a set of a team's has them in the team's order."""
+    return list(robots()).index(name) * _PLACES + place
+
+
+def module_of(agent: int, *_: Any, **__: Any) -> str:
     """Name of the module that acts for an agent: arm, wheeled, humanoid or dog."""
-    return robots()[agent.partition(":")[2]].kind
+    return list(robots().values())[agent // _PLACES].kind
 
 
 class MaskedPolicy(TorchRLModule, ValueFunctionAPI):
@@ -120,7 +129,7 @@ def ppo_config(env_config: Mapping[str, Any], width: int = 64, num_envs: int = 1
         # RLlib's runner would turn every finished episode into arrays again at each later step
         .env_runners(num_env_runners=0, num_envs_per_env_runner=num_envs, episodes_to_numpy=False)
         .learners(num_learners=0)
-        .multi_agent(policies=set(kinds), policy_mapping_fn=module_of)
+        .multi_agent(policies=kinds, policy_mapping_fn=module_of)  # a set's order would be another in every process
         .rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=dict.fromkeys(kinds, spec)))
         .callbacks(on_episode_end=_log_success)
     )  # fmt: skip

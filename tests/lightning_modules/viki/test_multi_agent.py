@@ -6,10 +6,12 @@ import numpy
 import pytest
 import torch
 
+from fulgurite.datamodules.viki.bounds import actions_to_go
 from fulgurite.datamodules.viki.generator import draw_task
 from fulgurite.datamodules.viki.problem import Problem
 from fulgurite.lightning_modules.viki.agent_view import ACTIONS, NUM_SLOTS, AgentView, seen
 from fulgurite.lightning_modules.viki.multi_agent import at_random, greedy, play
+from fulgurite.lightning_modules.viki.multi_agent_env import VikiMultiAgentEnv
 from fulgurite.lightning_modules.viki.robot_network import RobotNetwork
 
 pytest.importorskip("gymnasium", reason="needs the extra viki")
@@ -38,6 +40,33 @@ def test_the_planner_s_actions_do_every_task_in_its_steps(tasks, drawn):
     assert steps == pytest.approx(numpy.mean([task.num_steps for task in tasks]))
 
 
+def test_every_step_of_a_plan_is_rewarded(tasks, drawn):
+    """Else a robot that puts down its thing, while the other is on its way, learns not to: the bound stays as it is."""
+    for problem, task in zip(tasks, drawn, strict=True):
+        env = VikiMultiAgentEnv([problem])
+        env.reset()
+        for row in task.truth["time_steps"]:
+            actions = {agent: env.action_of(agent, ",".join(words)) for agent, words in row["actions"].items()}
+            _, rewards, _, _, infos = env.step(actions)
+            assert min(rewards.values()) > 0, infos
+
+
+def test_putting_a_thing_down_where_it_belongs_is_rewarded_whatever_the_other_robot_does(tasks, drawn):
+    found = 0
+    for problem, task in zip(tasks, drawn, strict=True):
+        env = VikiMultiAgentEnv([problem])
+        env.reset()
+        for row in task.truth["time_steps"]:
+            actions = {agent: env.action_of(agent, ",".join(words)) for agent, words in row["actions"].items()}
+            placing = {a: n for a, n in actions.items() if ACTIONS[n][0] == "place"}
+            (reward, *_) = env.step(placing or actions)[1].values()
+            if placing:
+                found += 1
+                assert reward > 0, row
+                break
+    assert found > 10
+
+
 def test_waiting_does_nothing_and_chance_little(tasks):
     assert play(tasks, lambda env, observations: {}) == (0, 0, None)
     draw = numpy.random.default_rng(0)
@@ -45,10 +74,11 @@ def test_waiting_does_nothing_and_chance_little(tasks):
     assert by_chance < 0.3
 
 
-def test_greed_never_breaks_a_rule(tasks):
+def test_greed_never_breaks_a_rule_and_does_more_over_what_is_rewarded(tasks):
     draw = numpy.random.default_rng(0)
     done, quick, _ = play(tasks, lambda env, seen: greedy(env, seen, draw))  # a masked action would raise
     assert 0.05 < done < 1 and 0 <= quick <= done
+    assert done < play(tasks, lambda env, seen: greedy(env, seen, draw, actions_to_go))[0] < 1
 
 
 def test_features_are_taken_apart_as_they_were_put_together(tasks):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -47,6 +50,39 @@ def test_stock_ppo_learns_a_step_with_a_module_an_embodiment(rllib_env):
     finally:
         algorithm.stop()
         ray.shutdown()
+
+
+TWO_ITERATIONS = """
+import json
+from fulgurite.datamodules.viki.tasks import VikiTaskDataModule
+from fulgurite.lightning_modules.viki.multi_agent import VikiMultiAgentModule
+module = VikiMultiAgentModule(width=8, num_envs=3, batch_size=90, minibatch_size=30, epochs=2, seed=7)
+data = VikiTaskDataModule(num_records=20, num_val=12)
+algorithm = module.rllib_config(data).evaluation(evaluation_interval=1, evaluation_duration=4).build_algo()
+found = []
+for _ in range(2):
+    result = algorithm.train()
+    metrics = module.rllib_metrics(result)
+    del metrics["time/iteration_s"]
+    losses = {kind: float(result["learners"][kind]["total_loss"]) for kind in ("humanoid", "wheeled")}
+    found.append({**metrics, **losses})
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow  # two processes that start Ray
+def test_a_run_is_a_function_of_its_seed(child_environment):
+    """The order of a set of strings differs between processes; networks, draws and batches may not follow it."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_ITERATIONS],
+            env=child_environment(PYTHONHASHSEED=number), stdout=subprocess.PIPE, text=True,
+        )
+        for number in ("1", "2")  # `set(("humanoid", "wheeled"))` is in one order with 1, in the other with 2
+    ]  # fmt: skip
+    first, second = (json.loads(process.communicate(timeout=600)[0].splitlines()[-1]) for process in started)
+    assert len(first) == 2 and {"val/reward", "humanoid", "wheeled"} <= set(first[-1])
+    assert first == second
 
 
 def test_it_trains_on_its_data_s_tasks_and_evaluates_on_held_out_ones(rllib_env, tmp_path, monkeypatch):
