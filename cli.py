@@ -22,6 +22,7 @@ where from:    fulgurite explain hello trainer.max_epochs
 """
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+CLUSTERS = ["ray", "slurm"]
 RUN_ACTIONS = ["list", "watch", "show", "stop", "resume", "compare", "clean"]
 EXPORT_FORMATS = ["safetensors", "hf", "diffusers", "peft", "onnx"]
 SETTING_VERBS = ("run", "explain", "fetch", "plan")  # they take any setting, --key VALUE
@@ -231,6 +232,10 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
                 (("--wandb-entity",), {"metavar": "NAME", "help": "W&B entity"}),
                 (("--wandb-group",), {"metavar": "NAME", "help": "W&B group"}),
                 (("--wandb-tags",), {"metavar": "A,B", "help": "W&B tags"}),
+                (("--on",), {"choices": CLUSTERS, "help": "run the stages on Ray Train, or as a job of SLURM"}),
+                (("--num-workers",), {"type": int, "metavar": "N", "help": "ray: processes of a fit (default: 1)"}),
+                (("--resources",), {"metavar": "CPU=4,GPU=1", "help": "ray: of each worker"}),
+                (("--address",), {"metavar": "HOST:PORT", "help": "ray: of a cluster (default: RAY_ADDRESS, or none)"}),
             ],
         ),
         "list": (

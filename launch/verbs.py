@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import re
@@ -15,6 +16,7 @@ from ..registry import UserError
 
 if TYPE_CHECKING:
     from .config.experiment import Experiment, Stage
+    from .stages.runner import Engine
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,15 +32,45 @@ def run(options: argparse.Namespace) -> int:
     from .stages.runner import RunOptions, run_experiment
 
     command = shlex.join(["fulgurite", *sys.argv[1:]])
-    run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb, command)
-    if seeds:
-        from .stages.seeds import run_seeds
+    with _engine(options, experiment) as engine:
+        run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb, command, engine)
+        if seeds:
+            from .stages.seeds import run_seeds
 
-        return run_seeds(options.experiment, flags, files, seeds, run_options)
-    folder = run_experiment(experiment, run_options)
+            return run_seeds(options.experiment, flags, files, seeds, run_options)
+        folder = run_experiment(experiment, run_options)
     from .stages.past_runs import print_outcome
 
     return print_outcome(folder.path)
+
+
+def _engine(options: argparse.Namespace, experiment: Experiment) -> contextlib.AbstractContextManager[Engine | None]:
+    """Where the stages run: Ray Train, or None for this process.
+
+    Raises:
+        UserError: for an option of the one without it, or what can't work there.
+    """
+    given = [n for n in ("num_workers", "resources", "address") if getattr(options, n) is not None]
+    if options.on != "ray":
+        for name in given:
+            raise UserError(f"--{name.replace('_', '-')} without --on ray\nAdd --on ray, or leave it out.")
+        return contextlib.nullcontext()
+    from .clusters.ray_train import RayOptions, check_experiment, on_ray
+
+    count = 1 if options.num_workers is None else options.num_workers
+    address = options.address or os.environ.get("RAY_ADDRESS") or None
+    ray_options = RayOptions(count, _resources(options.resources), address)
+    check_experiment(experiment, ray_options)
+    return on_ray(ray_options)
+
+
+def _resources(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    found = dict(re.findall(r"([A-Za-z_]\w*)=(\d+(?:\.\d+)?)(?:,|$)", text))
+    if not found or ",".join(f"{k}={v}" for k, v in found.items()) != text:
+        raise UserError(f"--resources {text}: give names and amounts, such as --resources CPU=4,GPU=1")
+    return {name: float(value) for name, value in found.items()}
 
 
 def sweep(options: argparse.Namespace) -> int:
