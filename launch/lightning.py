@@ -271,6 +271,7 @@ def _set_parsing() -> None:
     )
     nuisances = (
         "does not have many workers",
+        "when logging on epoch level in distributed setting",  # each process evaluates everything
         "args parameter is intended to run from within Python",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         "The dirpath has changed from",

@@ -138,10 +138,11 @@ def make(value: Any, on_ray: bool = False) -> Any:
     """
     if value is not None and not isinstance(value, str):
         return _as_rays(value) if on_ray else value
-    row = find(value or "ddp")
+    name = "ddp" if on_ray and value in (None, "auto") else value
+    row = find(name)
     if row is None or (not on_ray and row.name != "fsdp2"):
         return value
-    return _class_of(row.ray if on_ray else row.lightning)(**_arguments(value or "ddp"))
+    return _class_of(row.ray if on_ray else row.lightning)(**_arguments(str(name)))
 
 
 def _arguments(name: str) -> dict[str, Any]:

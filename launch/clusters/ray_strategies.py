@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray.train
 import ray.train.torch
 import torch
 from ray.train.lightning import RayLightningEnvironment
@@ -28,6 +29,7 @@ class RayFullyShardedStrategy(FullyShardedStrategy):
 
 def place_in_worker(trainer: dict[str, Any]) -> None:
     """Change the trainer's arguments for a worker, which holds one process of as many as there are workers."""
-    trainer["strategy"] = make(trainer.get("strategy"), on_ray=True)
+    several = ray.train.get_context().get_world_size() > 1
+    trainer["strategy"] = make(trainer.get("strategy") if several else "ddp", on_ray=True)
     trainer["plugins"] = [*(trainer.get("plugins") or []), RayLightningEnvironment()]
     trainer["devices"], trainer["num_nodes"] = "auto", 1

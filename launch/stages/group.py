@@ -103,7 +103,10 @@ class GroupEngine:
         group: of this process.
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, experiment: Experiment) -> None:
+        for stage in experiment.stages:
+            if stage.verb != "command" and not one_process(stage):
+                check(stage, group.size)
         self.group, self._store, self._told = group, _store(group), 0
 
     def run_stage(
@@ -117,19 +120,20 @@ class GroupEngine:
         from .lightning_stage import run_lightning_stage
         from .runner import run_command
 
-        if stage.verb == "command" or one_process(stage):
+        if stage.verb == "command":
             with alone():
-                if stage.verb == "command":
-                    run_command(stage, settings, folder, wandb)
-                    return "done"
-                return run_lightning_stage(stage.verb, settings, folder, stop_at, wandb)
-        check(stage, self.group.size)
-        self._tell({"stage": stage.name, "run": str(folder.parent.resolve()), "stop_at": stop_at})
-        with _Signals() as signals:
-            place = Place(0, place_in(self.group), signals.asked)
+                run_command(stage, settings, folder, wandb)
+            return "done"
+        single = bool(one_process(stage))
+        if not single:
+            self._tell({"stage": stage.name, "run": str(folder.parent.resolve()), "stop_at": stop_at})
+        with _Signals() as signals, alone() if single else contextlib.nullcontext():
+            place = Place(0, place_alone if single else place_in(self.group), signals.asked)
             state = run_lightning_stage(stage.verb, settings, folder, stop_at, wandb, place)
-        if state == "stopped" and signals.asked():
-            raise SystemExit(EXIT_STATUS)
+        if signals.asked():
+            if state == "stopped":
+                raise SystemExit(EXIT_STATUS)
+            os.kill(os.getpid(), signal.SIGTERM)  # it came too late for this stage: the run stops before the next
         return state
 
     def end(self, status: int) -> None:
@@ -177,6 +181,11 @@ def place_in(group: Group) -> Any:
             trainer["plugins"] = [*(trainer.get("plugins") or []), SLURMEnvironment(auto_requeue=False)]
 
     return change
+
+
+def place_alone(trainer: dict[str, Any]) -> None:
+    """Changes a trainer's arguments to one process."""
+    trainer["strategy"], trainer["devices"], trainer["num_nodes"] = "auto", 1, 1
 
 
 @contextlib.contextmanager

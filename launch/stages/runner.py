@@ -83,7 +83,7 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
         return _run(experiment, options)
     if group.rank > 0:
         raise SystemExit(follow(group, experiment))
-    engine, status = GroupEngine(group), 1
+    engine, status = GroupEngine(group, experiment), 1
     try:
         run = _run(experiment, replace(options, engine=engine))
         status = 0
