@@ -273,6 +273,7 @@ def _set_parsing() -> None:
         "does not have many workers",
         "when logging on epoch level in distributed setting",  # each process evaluates everything
         "args parameter is intended to run from within Python",
+        "The `srun` command is available",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         "The dirpath has changed from",
         "Checkpoint directory .* exists and is not empty",

@@ -28,17 +28,31 @@ def run(options: argparse.Namespace) -> int:
     experiment = resolve(options.experiment, flags, files)
     wandb = _wandb(options)
     max_time_s = _seconds(options.max_time)
+    _check_where(options)
+    if options.on == "slurm":
+        return _queue(options, experiment)
 
+    from .stages.group import of_launcher, queues_again
     from .stages.runner import RunOptions, run_experiment
 
     command = shlex.join(["fulgurite", *sys.argv[1:]])
+    new = options.new and not os.environ.get("SLURM_RESTART_COUNT")  # a job that was queued again goes on
     with _engine(options, experiment) as engine:
-        run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb, command, engine)
+        run_options = RunOptions(Path(options.output), new, max_time_s, wandb, command, engine)
         if seeds:
             from .stages.seeds import run_seeds
 
+            if of_launcher():
+                raise UserError("--seeds takes one process\nUnder torchrun or srun, give one --seed_everything at a time.")
             return run_seeds(options.experiment, flags, files, seeds, run_options)
-        folder = run_experiment(experiment, run_options)
+        try:
+            folder = run_experiment(experiment, run_options)
+        except SystemExit as stop:
+            if isinstance(stop.code, int) and queues_again(stop.code):
+                from .clusters.slurm import requeue
+
+                requeue()
+            raise
     from .stages.past_runs import print_outcome
 
     return print_outcome(folder.path)
@@ -48,12 +62,9 @@ def _engine(options: argparse.Namespace, experiment: Experiment) -> contextlib.A
     """Where the stages run: Ray Train, or None for this process.
 
     Raises:
-        UserError: for an option of the one without it, or what can't work there.
+        UserError: for what can't work there.
     """
-    given = [n for n in ("num_workers", "resources", "address") if getattr(options, n) is not None]
     if options.on != "ray":
-        for name in given:
-            raise UserError(f"--{name.replace('_', '-')} without --on ray\nAdd --on ray, or leave it out.")
         return contextlib.nullcontext()
     from .clusters.ray_train import RayOptions, check_experiment, on_ray
 
@@ -62,6 +73,44 @@ def _engine(options: argparse.Namespace, experiment: Experiment) -> contextlib.A
     ray_options = RayOptions(count, _resources(options.resources), address)
     check_experiment(experiment, ray_options)
     return on_ray(ray_options)
+
+
+_WHERE = {
+    "ray": ("num_workers", "resources", "address"),
+    "slurm": ("nodes", "gpus_per_node", "tasks_per_node", "cluster", "dry_run"),
+}
+
+
+def _check_where(options: argparse.Namespace) -> None:
+    """Refuse an option of one way to run without that way.
+
+    Raises:
+        UserError: names it.
+    """
+    for way, names in _WHERE.items():
+        for name in names:
+            if getattr(options, name) not in (None, False) and options.on != way:
+                raise UserError(f"--{name.replace('_', '-')} without --on {way}\nAdd --on {way}, or leave it out.")
+
+
+def _queue(options: argparse.Namespace, experiment: Experiment) -> int:
+    """Queue the command as a job of SLURM, or print its script."""
+    from .clusters.cluster_file import read_cluster
+    from .clusters.slurm import SlurmOptions, check_experiment, log_of, script, submit
+
+    if options.seeds:
+        raise UserError("--seeds with --on slurm\nQueue one job for each seed: --seed_everything 0, then 1, …")
+    cluster = read_cluster(Path(options.cluster) if options.cluster else None)
+    nodes, tasks = options.nodes or 1, options.tasks_per_node or 1
+    found = SlurmOptions(cluster, nodes, options.gpus_per_node or 0, tasks, Path(options.output))
+    check_experiment(experiment, found)
+    words = sys.argv[1:]
+    if options.dry_run:
+        print(script(words, experiment.name, found))
+        return 0
+    job = submit(words, experiment.name, found)
+    print(f"job {job} is queued\nlog: {log_of(job, found)}\nfulgurite runs   shows how far it is; scancel {job}   ends it")
+    return 0
 
 
 def _resources(text: str | None) -> dict[str, float] | None:

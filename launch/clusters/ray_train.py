@@ -210,12 +210,13 @@ class RayEngine:
 
 
 def _own_error(error: Any) -> str:
-    """The first error that the program itself has raised in a worker; empty if workers only died."""
-    for found in error.worker_failures.values():
-        text = str(found)
-        if isinstance(found, RuntimeError) and "Traceback" in text and "RayActorError" not in type(found).__name__:
-            return text
-    return ""
+    """The first error that the program itself has raised in a worker; empty if workers died, and what others say of
+    that.
+    """
+    from .ray_worker import PEER_LOST
+
+    texts = [str(found) for found in error.worker_failures.values() if isinstance(found, RuntimeError)]
+    return next((text for text in texts if "Traceback" in text and PEER_LOST not in text), "")
 
 
 def _in_thread(trainer: Any, folder: Path, stop: _Stop) -> Any:

@@ -14,6 +14,7 @@ from ..config.experiment import Stage
 from ..stages.run_folder import code_digest
 
 STOP_FILE = ".stop"
+PEER_LOST = "another worker was lost"
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,17 @@ def work(order: dict[str, Work]) -> Outcome:
         return Outcome(_run(given, ray.train.get_context().get_world_rank()))
     except UserError as error:
         return Outcome("failed", str(error), mistake=True)
-    except Exception:
-        raise RuntimeError(traceback.format_exc(limit=-8)) from None
+    except Exception as error:
+        told = traceback.format_exc(limit=-8)
+        raise RuntimeError(f"{PEER_LOST}\n{told}" if _is_of_a_peer(error) else told) from None
+
+
+def _is_of_a_peer(error: Exception) -> bool:
+    """Whether another worker's end shows in this one: the processes of a fit fail in what they do together."""
+    import torch
+
+    networks = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+    return isinstance(error, torch.distributed.DistError) or any(n in str(error).lower() for n in networks)
 
 
 def _check_machine(given: Work) -> None:

@@ -25,10 +25,11 @@ from .placeholders import expand
 from .ranks import JOIN_VARIABLE
 from .termination import EXIT_STATUS
 
-_PORTS_AWAY = 1  # from the port on which the processes of a fit meet
+REQUEUE_VARIABLE = "FULGURITE_REQUEUE"  # set in a job that is to be queued again when it was told to stop
+_PORTS_AWAY = 10_007  # from the port on which the processes of a fit meet
 _LONG = datetime.timedelta(days=90)
 _HIDDEN = ("SLURM_", "TORCHELASTIC_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
-SIGNALS = (signal.SIGTERM, getattr(signal, "SIGUSR1", signal.SIGTERM))
+SIGNALS = {signal.SIGTERM, *(getattr(signal, n) for n in ("SIGUSR1", "SIGUSR2") if hasattr(signal, n))}
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,19 @@ def of_launcher() -> Group | None:
             int(names["RANK"]), int(names["WORLD_SIZE"]), int(names["LOCAL_WORLD_SIZE"]), names["MASTER_ADDR"],
             int(names["MASTER_PORT"]), "torchrun",
         )  # fmt: skip
-    if _count(names, "SLURM_NTASKS") > 1 and not interactive:
+    if _count(names, "SLURM_NTASKS") and not interactive:
+        several = _count(names, "SLURM_NTASKS") > 1
         if "SLURM_STEP_ID" not in names or "SLURM_PROCID" not in names:
+            if not several:
+                return None
             raise _no_launcher("SLURM_NTASKS", names["SLURM_NTASKS"], "srun")
-        if not _count(names, "SLURM_NTASKS_PER_NODE"):
+        if several and not _count(names, "SLURM_NTASKS_PER_NODE"):
             raise UserError("srun: give --ntasks-per-node N beside --nodes, so that each machine has as many processes")
         from lightning.fabric.plugins.environments import SLURMEnvironment
 
         where = SLURMEnvironment(auto_requeue=False)
         return Group(
-            where.global_rank(), where.world_size(), int(names["SLURM_NTASKS_PER_NODE"]), where.main_address,
+            where.global_rank(), where.world_size(), _count(names, "SLURM_NTASKS_PER_NODE") or 1, where.main_address,
             where.main_port, "srun",
         )  # fmt: skip
     return None
@@ -105,8 +109,15 @@ class GroupEngine:
 
     def __init__(self, group: Group, experiment: Experiment) -> None:
         for stage in experiment.stages:
-            if stage.verb != "command" and not one_process(stage):
-                check(stage, group.size)
+            if stage.verb == "command" or one_process(stage):
+                continue
+            check(stage, group.size)
+            devices = stage.settings.get("trainer", "devices")
+            if isinstance(devices, int) and devices not in (1, -1, group.local_size):
+                raise UserError(
+                    f"{stage.settings.origin('trainer', 'devices')}: trainer.devices is {devices}, and {group.launcher} "
+                    f"has started {group.local_size} on each machine\nLeave it out: the processes say how many there are."
+                )
         self.group, self._store, self._told = group, _store(group), 0
 
     def run_stage(
@@ -172,7 +183,7 @@ def place_in(group: Group) -> Any:
 
     def change(trainer: dict[str, Any]) -> None:
         value = trainer.get("strategy")
-        trainer["strategy"] = make("ddp" if value in (None, "auto") else value)
+        trainer["strategy"] = make("ddp" if value in (None, "auto") and group.size > 1 else value)
         trainer["devices"], trainer["num_nodes"] = group.local_size, group.size // group.local_size
         if group.launcher == "srun":
             from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -200,11 +211,18 @@ def alone() -> Iterator[None]:
         os.environ.update(hidden)
 
 
+def queues_again(status: int) -> bool:
+    """Whether this process, told to stop, is the one that puts its job of SLURM back into the queue."""
+    first = os.environ.get("SLURM_PROCID") == "0" and "SLURM_JOB_ID" in os.environ
+    return status == EXIT_STATUS and first and os.environ.get(REQUEUE_VARIABLE) == "1"
+
+
 def _store(group: Group) -> Any:
     from torch.distributed import TCPStore
 
+    port = group.port + (_PORTS_AWAY if group.port + _PORTS_AWAY < 2**16 else -_PORTS_AWAY)
     return TCPStore(
-        group.address, group.port + _PORTS_AWAY, group.size, is_master=group.rank == 0, timeout=_LONG,
+        group.address, port, group.size, is_master=group.rank == 0, timeout=_LONG,
         wait_for_workers=False,
     )  # fmt: skip
 
@@ -218,7 +236,7 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         with contextlib.suppress(ValueError):  # not in the main thread
-            for number in dict.fromkeys(SIGNALS):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
