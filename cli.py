@@ -26,6 +26,7 @@ CLUSTERS = ["ray", "slurm"]
 RUN_ACTIONS = ["list", "watch", "show", "stop", "resume", "compare", "clean"]
 EXPORT_FORMATS = ["safetensors", "hf", "diffusers", "peft", "onnx"]
 SETTING_VERBS = ("run", "explain", "fetch", "plan")  # they take any setting, --key VALUE
+ROOT_SETTINGS = ("--model", "--data", "--trainer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,7 +130,7 @@ def _check_options(arguments: list[str]) -> None:
     known = [flag for flags, _ in _verbs().get(verb, ("", []))[1] for flag in flags if flag.startswith("--")]
     for flag in (a.partition("=")[0] for a in rest if a.startswith("--") and verb in _verbs()):
         hint = did_you_mean(flag, known, end="\n")
-        setting = verb in SETTING_VERBS and ("." in flag or not hint)
+        setting = verb in SETTING_VERBS and ("." in flag or flag in ROOT_SETTINGS or not hint)
         if flag not in (*known, "--help", "--") and not setting:
             raise UserError(f"unknown option '{flag}'\n{hint}fulgurite {verb} --help   shows the options")
 
