@@ -238,7 +238,10 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
                 (("--resources",), {"metavar": "CPU=4,GPU=1", "help": "ray: of each worker"}),
                 (("--address",), {"metavar": "HOST:PORT", "help": "ray: of a cluster (default: RAY_ADDRESS, or none)"}),
                 (("--nodes",), {"type": int, "metavar": "N", "help": "slurm: machines (default: 1)"}),
-                (("--gpus-per-node",), {"type": int, "metavar": "M", "help": "slurm: GPUs of each, a process for each"}),
+                (
+                    ("--gpus-per-node",),
+                    {"type": int, "metavar": "M", "help": "slurm: GPUs of each, a process for each"},
+                ),
                 (("--tasks-per-node",), {"type": int, "metavar": "M", "help": "slurm: processes of each without GPUs"}),
                 (("--cluster",), {"metavar": "FILE", "help": "slurm: YAML file with partition, account, set-up lines"}),
                 (("--dry-run",), {"action": "store_true", "help": "slurm: print the job's script"}),

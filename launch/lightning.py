@@ -74,9 +74,7 @@ class SaveWhole(SaveConfigCallback):
 class FulguriteCLI(LightningCLI):
     """Stock LightningCLI apart from its errors, its checkpoint rule and the trainer's parts that every run gets."""
 
-    def __init__(
-        self, *, logger: Logger | bool, folder: Path, place: Place | None, **arguments: Any
-    ) -> None:
+    def __init__(self, *, logger: Logger | bool, folder: Path, place: Place | None, **arguments: Any) -> None:
         self._logger, self._folder, self._place = logger, folder, place
         super().__init__(**arguments)
 
@@ -200,7 +198,9 @@ def build(
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     with refusals(settings):
         try:
-            cli = FulguriteCLI(**_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger, place))
+            cli = FulguriteCLI(
+                **_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger, place)
+            )
         finally:
             if first:
                 _hide_secrets(given)

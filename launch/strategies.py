@@ -18,7 +18,7 @@ from .config.experiment import Stage
 from .config.signatures import lineage
 
 FSDP2 = "fulgurite.launch.sharded_strategy.FullyShardedStrategy"
-_LIGHTNING = "lightning.pytorch.strategies"
+_LIGHTNING, _RAY = "lightning.pytorch.strategies", "ray.train.lightning"
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Strategy:
 
 
 STRATEGIES = (
-    Strategy("ddp", f"{_LIGHTNING}.DDPStrategy", "ray.train.lightning.RayDDPStrategy"),
+    Strategy("ddp", f"{_LIGHTNING}.DDPStrategy", f"{_RAY}.RayDDPStrategy"),
     Strategy("fsdp2", FSDP2, "fulgurite.launch.clusters.ray_strategies.RayFullyShardedStrategy"),
-    Strategy("deepspeed", f"{_LIGHTNING}.DeepSpeedStrategy", "ray.train.lightning.RayDeepSpeedStrategy", "deepspeed", True),
-)  # fmt: skip
+    Strategy("deepspeed", f"{_LIGHTNING}.DeepSpeedStrategy", f"{_RAY}.RayDeepSpeedStrategy", "deepspeed", True),
+)
 
 
 def path_of(value: Any) -> str:
@@ -120,7 +120,8 @@ def _check_sharding(stage: Stage, value: Any, processes: int, where: str) -> Non
     data = given.get("data_parallel_size", "auto")
     if tensor not in (1, "auto") and "tensor_parallel" not in text:
         raise UserError(
-            f"{where}: {model.rpartition('.')[2]} does not divide its layers, so tensor_parallel_size is 1, not {tensor}"
+            f"{where}: {model.rpartition('.')[2]} does not divide its layers\n"
+            f"Leave tensor_parallel_size at 1, instead of {tensor}."
         )
     if isinstance(tensor, int) and isinstance(data, int) and data * tensor != processes:
         raise UserError(
@@ -186,7 +187,13 @@ def _class_text(dotted: str, name: str) -> str:
     """A class's constant text, or the nearest base's; empty if there is none."""
     for found in lineage(dotted):
         for node in found.node.body if isinstance(found.node, ast.ClassDef) else ():
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+            targets = (
+                node.targets
+                if isinstance(node, ast.Assign)
+                else [node.target]
+                if isinstance(node, ast.AnnAssign)
+                else []
+            )
             if any(isinstance(t, ast.Name) and t.id == name for t in targets):
                 value = getattr(node, "value", None)
                 return value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""

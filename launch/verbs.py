@@ -43,7 +43,9 @@ def run(options: argparse.Namespace) -> int:
             from .stages.seeds import run_seeds
 
             if of_launcher():
-                raise UserError("--seeds takes one process\nUnder torchrun or srun, give one --seed_everything at a time.")
+                raise UserError(
+                    "--seeds takes one process\nUnder torchrun or srun, give one --seed_everything at a time."
+                )
             return run_seeds(options.experiment, flags, files, seeds, run_options)
         try:
             folder = run_experiment(experiment, run_options)
@@ -109,7 +111,9 @@ def _queue(options: argparse.Namespace, experiment: Experiment) -> int:
         print(script(words, experiment.name, found))
         return 0
     job = submit(words, experiment.name, found)
-    print(f"job {job} is queued\nlog: {log_of(job, found)}\nfulgurite runs   shows how far it is; scancel {job}   ends it")
+    print(
+        f"job {job} is queued\nlog: {log_of(job, found)}\nfulgurite runs   shows how far it is; scancel {job}   ends it"
+    )
     return 0
 
 

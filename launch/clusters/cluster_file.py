@@ -1,14 +1,14 @@
 """A cluster's YAML file: what a site asks of a SLURM job, apart from what is run. No torch here.
 
-    schema_version: 1
-    partition: gpu
-    account: vision
-    time: 24h
-    cpus_per_task: 8
-    memory_gb: 200
-    container: /shared/images/fulgurite.sif
-    setup: [module load cuda/12.8, source /shared/venvs/fulgurite/bin/activate]
-    options: {constraint: h100}
+schema_version: 1
+partition: gpu
+account: vision
+time: 24h
+cpus_per_task: 8
+memory_gb: 200
+container: /shared/images/fulgurite.sif
+setup: [module load cuda/12.8, source /shared/venvs/fulgurite/bin/activate]
+options: {constraint: h100}
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def read_cluster(file: Path | None) -> Cluster:
         else:
             given[key] = leaf.value
     if given.pop("schema_version", None) != SCHEMA_VERSION:
-        raise UserError(f"{file}: `schema_version: {SCHEMA_VERSION}` is missing, or another\nThis version reads {SCHEMA_VERSION}.")
+        raise UserError(
+            f"{file}: `schema_version: {SCHEMA_VERSION}` is missing, or another\nThis version reads {SCHEMA_VERSION}."
+        )
     for key, value in given.items():
         _check(key, value, origins[key])
     return Cluster(**{**given, "setup": tuple(given.get("setup") or ())})

@@ -1,8 +1,8 @@
 """`fulgurite run EXPERIMENT --on ray`: the stages of a run in workers of Ray Train, one after the other.
 
-The run's own process keeps the folder, its lock and its record, as in a plain run; only what a stage computes happens in
-the workers, which see the folder too. A fit takes as many workers as are asked for, any other stage one. When a worker or
-its machine dies, the stage begins again in new workers, from its last resume point.
+The run's own process keeps the folder, its lock and its record, as in a plain run; only what a stage computes happens
+in the workers, which see the folder too. A fit takes as many workers as are asked for, any other stage one. When a
+worker or its machine dies, the stage begins again in new workers, from its last resume point.
 """
 
 from __future__ import annotations
@@ -173,9 +173,13 @@ class RayEngine:
                     if reason or lost > LOSSES:
                         raise RuntimeError(reason or f"{lost} times a worker was lost: {error}") from None
                     stop.leave_if_asked()
-                    console.print("[yellow]a worker was lost; the stage goes on in new ones from its last save[/yellow]")
+                    console.print(
+                        "[yellow]a worker was lost; the stage goes on in new ones from its last save[/yellow]"
+                    )
             if lost:
-                add_note(folder, f"{lost} time{'s' if lost > 1 else ''} a worker was lost; the stage went on in new ones.")
+                add_note(
+                    folder, f"{lost} time{'s' if lost > 1 else ''} a worker was lost; the stage went on in new ones."
+                )
             if outcome.mistake:
                 raise UserError(str(outcome.error))
             if outcome.state == "stopped":

@@ -88,7 +88,8 @@ def _check_machine(given: Work) -> None:
     os.chdir(given.cwd)
     if code_digest() != given.code:
         raise UserError(
-            f"{os.uname().nodename}: this machine has another version of fulgurite\nInstall the same one on every machine."
+            f"{os.uname().nodename}: this machine has another version of fulgurite\n"
+            "Install the same one on every machine."
         )
 
 

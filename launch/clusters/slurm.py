@@ -1,8 +1,8 @@
 """`fulgurite run EXPERIMENT --on slurm`: the same command as a job, written with submitit, one process for each GPU.
 
-The job calls `fulgurite run` in every process (stages/group.py says how they work together). Before its time is over, or
-when it has to make room, SLURM signals the processes: they save, the job is queued again, and the same command goes on in
-the same run folder.
+The job calls `fulgurite run` in every process (stages/group.py says how they work together). Before its time is over,
+or when it has to make room, SLURM signals the processes: they save, the job is queued again, and the same command goes
+on in the same run folder.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def submit(words: Sequence[str], name: str, options: SlurmOptions) -> str:
     try:
         done = subprocess.run(["sbatch", "--parsable", str(file)], capture_output=True, text=True)
     except FileNotFoundError:
-        raise UserError("no sbatch here: this machine can't queue jobs of SLURM\n--dry-run prints the script.") from None
+        raise UserError(
+            "no sbatch here: this machine can't queue jobs of SLURM\n--dry-run prints the script."
+        ) from None
     if done.returncode:
         raise UserError(f"SLURM has refused the job ({file}):\n{done.stderr.strip()}"[:400])
     return done.stdout.strip().partition(";")[0]

@@ -33,8 +33,8 @@ def ray_session(settings: RllibSettings) -> Iterator[None]:
 def local_ray(num_cpus: int, object_store_mb: int) -> Iterator[None]:
     """Start Ray on this machine, without a dashboard; stop it when left.
 
-    Ray's processes are the run's children: where the run itself is killed, the system ends them. Where the run is on Ray
-    as a whole (`--on ray`), that Ray is taken, and left as it is.
+    Ray's processes are the run's children: where the run itself is killed, the system ends them. Where the run is on
+    Ray as a whole (`--on ray`), that Ray is taken, and left as it is.
 
     Args:
         num_cpus: processes that may ask for one each.

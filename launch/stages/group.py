@@ -1,7 +1,7 @@
 """A run in processes that torchrun or srun has started: the first one is the run, the others join its fits.
 
-The first process keeps folder, lock and record, and runs alone whatever is one process's work. Before a fit it tells the
-others by a small key-value server of torch's, which dies with it; they wait there between fits.
+The first process keeps folder, lock and record, and runs alone whatever is one process's work. Before a fit it tells
+the others by a small key-value server of torch's, which dies with it; they wait there between fits.
 """
 
 from __future__ import annotations
@@ -115,8 +115,9 @@ class GroupEngine:
             devices = stage.settings.get("trainer", "devices")
             if isinstance(devices, int) and devices not in (1, -1, group.local_size):
                 raise UserError(
-                    f"{stage.settings.origin('trainer', 'devices')}: trainer.devices is {devices}, and {group.launcher} "
-                    f"has started {group.local_size} on each machine\nLeave it out: the processes say how many there are."
+                    f"{stage.settings.origin('trainer', 'devices')}: trainer.devices is {devices}, and "
+                    f"{group.launcher} has started {group.local_size} on each machine\n"
+                    "Leave it out: the processes say how many there are."
                 )
         self.group, self._store, self._told = group, _store(group), 0
 
@@ -138,6 +139,7 @@ class GroupEngine:
         single = bool(one_process(stage))
         if not single:
             self._tell({"stage": stage.name, "run": str(folder.parent.resolve()), "stop_at": stop_at})
+            _meet(self.group, self._store, self._told)
         with _Signals() as signals, alone() if single else contextlib.nullcontext():
             place = Place(0, place_alone if single else place_in(self.group), signals.asked)
             state = run_lightning_stage(stage.verb, settings, folder, stop_at, wandb, place)
@@ -175,6 +177,7 @@ def follow(group: Group, experiment: Experiment) -> int:
             run = Path(call["run"])
             settings = expand(stage.settings, run, experiment.seed)
             place = Place(group.rank, place_in(group), signals.asked)
+            _meet(group, store, told)
             run_lightning_stage(stage.verb, settings, run / stage.name, call["stop_at"], None, place)
 
 
@@ -209,6 +212,16 @@ def alone() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+def _meet(group: Group, store: Any, number: int) -> None:
+    """Make the processes a group of torch's, for one fit. Lightning would make it by the launcher's own server, where
+    the addresses of the fit before still stand.
+    """
+    from torch.distributed import PrefixStore, init_process_group
+
+    if group.size > 1:
+        init_process_group(store=PrefixStore(f"fit {number}", store), rank=group.rank, world_size=group.size)
 
 
 def queues_again(status: int) -> bool:

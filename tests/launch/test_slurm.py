@@ -1,4 +1,4 @@
-"""`--on slurm` on a real SLURM of one machine (Debian's slurmctld, slurmd, munge), started here in a temporary folder."""
+"""`--on slurm` on a real SLURM of one machine (Debian's slurmctld, slurmd, munge), started in a temporary folder."""
 
 from __future__ import annotations
 
@@ -132,12 +132,8 @@ class OneMachine:
         (folder / "slurm.conf").write_text(conf)
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o400)
-        self.daemons = [
-            self.start(
-                "munged", "--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket",
-                f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log", f"--seed-file={folder}/munged.seed",
-            )
-        ]  # fmt: skip
+        own = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
+        self.daemons = [self.start("munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *own)]
         wait_for((folder / "munge.socket").exists, 20, self.logs)
         self.daemons += [self.start("slurmctld", "-D"), self.start("slurmd", "-D", "-N", "localhost")]
         wait_for(lambda: "idle" in self.call("sinfo", "-h", "-o", "%T"), 40, self.logs)
@@ -229,7 +225,14 @@ def test_a_preempted_job_saves_and_goes_on_in_the_same_folder(slurm, tmp_path):
     told = lambda: slurm.logs() + logs_of(tmp_path)  # noqa: E731
     wait_for(lambda: any(line.startswith("60,") for line in lines_of(tmp_path)), 200, told)
     urgent = slurm.call(
-        "sbatch", "--parsable", "--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap", "sleep 5", cwd=tmp_path
+        "sbatch",
+        "--parsable",
+        "--partition=high",
+        "--ntasks=2",
+        "--output=/dev/null",
+        "--wrap",
+        "sleep 5",
+        cwd=tmp_path,
     )
     wait_for(lambda: state_of(slurm, urgent.strip()) in ("RUNNING", "COMPLETED"), 90, told)
     stopped = record_of(tmp_path)
