@@ -34,7 +34,7 @@ def call(child_environment, parts) -> Callable[..., subprocess.CompletedProcess[
     def start(*words: str, cwd: Path, torchrun: bool = False) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *(TORCHRUN if torchrun else ()), "-m", "fulgurite", "run", *words]
         return subprocess.run(
-            command, cwd=cwd, env=child_environment(**parts), capture_output=True, text=True, timeout=240
+            command, cwd=cwd, env=child_environment(**parts), capture_output=True, text=True, timeout=600
         )
 
     return start
@@ -76,3 +76,21 @@ def test_two_processes_give_what_one_gives(way, alone, call, tmp_path):
     assert [line[:3] for line in lines] == [line[:3] for line in others]
     values = [[float(line[3]) for line in found[1:]] for found in (lines, others)]
     assert values[1] == pytest.approx(values[0], abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", ["torchrun", "ray"])
+def test_all_stages_of_dnd_smoke_give_in_two_processes_what_they_give_in_one(way, call, tmp_path):
+    quiet = [f"--{s}.model.{noise}" for s in ("overfit", "generator") for noise in ("condition_noise", "target_noise")]
+    words = ["dnd/smoke", *(word for flag in quiet for word in (flag, "0"))]
+    ray = ("--on", "ray", "--num-workers", "2") if way == "ray" else ()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    done = call(*words, cwd=tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    done = call(
+        *words, "--generator.data.batch_size", "2", *ray, cwd=tmp_path / "two", torchrun=not ray
+    )  # half of the experiment's; `overfit` has one pair alone, `collect` says that it takes one process
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(tmp_path / "two") == pytest.approx(metrics_of(tmp_path / "one"), abs=1e-5)
