@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..registry import UserError
-from .config.experiment import Stage
+from .config.experiment import Experiment, Stage
 from .config.signatures import lineage
 
 FSDP2 = "fulgurite.launch.sharded_strategy.FullyShardedStrategy"
@@ -73,6 +73,21 @@ def one_process(stage: Stage) -> str:
     if stage.settings.get("runner") == "rllib":
         return "RLlib spreads it by `rllib:`"
     return _class_text(_model(stage), "ONE_PROCESS")
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Refuse what can't work, where Lightning starts the processes that `trainer.devices` asks for.
+
+    Raises:
+        UserError: with the reason.
+    """
+    for stage in experiment.stages:
+        if stage.verb == "command" or stage.settings.get("runner") == "rllib":
+            continue
+        devices = stage.settings.get("trainer", "devices")
+        nodes = stage.settings.get("trainer", "num_nodes") or 1
+        count = len(devices) if isinstance(devices, list) else devices
+        check(stage, count * nodes if type(count) is type(nodes) is int and count > 0 else 1)
 
 
 def check(stage: Stage, processes: int, on_ray: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -34,5 +34,5 @@ def gathered(network: nn.Module) -> dict[str, Tensor]:
 
     if not any(isinstance(p, DTensor) for p in network.parameters()):
         return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    state = get_model_state_dict(network, options=StateDictOptions())
+    state: dict[str, Any] = dict(get_model_state_dict(network, options=StateDictOptions()))
     return {n: (t.full_tensor() if isinstance(t, DTensor) else t).cpu() for n, t in state.items()}

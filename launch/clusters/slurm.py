@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...registry import UserError
 from ..config.experiment import Experiment
@@ -80,7 +81,7 @@ def script(words: Sequence[str], name: str, options: SlurmOptions) -> str:
         raise UserError("--on slurm needs submitit\npip install 'fulgurite[slurm]'") from None
     cluster = options.cluster
     command = [*_command(cluster), *_without_ours(words)]
-    parameters = {
+    parameters: dict[str, Any] = {
         "job_name": name.replace("/", "-"),
         "partition": cluster.partition,
         "account": cluster.account,

@@ -34,6 +34,7 @@ from ..records.notes import drop_notes, noting
 from ..records.record import git_state, is_readable, read_record, read_resolved, write_record, write_resolved
 from ..records.redaction import redact
 from ..records.report import write_report
+from ..strategies import check_experiment
 from .group import GroupEngine, follow, of_launcher
 from .placeholders import expand
 from .ranks import JOIN_VARIABLE, is_further_rank, join
@@ -80,6 +81,8 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
         return join(experiment, options.root, options.max_time_s)
     group = of_launcher()
     if group is None:
+        if options.engine is None:
+            check_experiment(experiment)
         return _run(experiment, options)
     if group.rank > 0:
         raise SystemExit(follow(group, experiment))
