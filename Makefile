@@ -28,7 +28,7 @@ $(BASE): pyproject.toml constraints.txt .ci/set_up
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt .ci/set_up
-	@.ci/set_up dev,docs,gamecraft,chunking,viki,sweep,demo
+	@.ci/set_up dev,docs,gamecraft,chunking,viki,sweep,ray,slurm,demo
 	@touch $(BASE) $@
 
 run: $(BASE) ## install, and run an experiment to its report (dnd/tiny: about 6 minutes on 2 cores after the downloads)

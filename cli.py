@@ -22,9 +22,11 @@ where from:    fulgurite explain hello trainer.max_epochs
 """
 _Argument = tuple[tuple[str, ...], dict[str, Any]]
 LIGHTNING_VERBS = ("fit", "validate", "test", "predict")
+CLUSTERS = ["ray", "slurm"]
 RUN_ACTIONS = ["list", "watch", "show", "stop", "resume", "compare", "clean"]
 EXPORT_FORMATS = ["safetensors", "hf", "diffusers", "peft", "onnx"]
 SETTING_VERBS = ("run", "explain", "fetch", "plan")  # they take any setting, --key VALUE
+ROOT_SETTINGS = ("--model", "--data", "--trainer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,7 +130,7 @@ def _check_options(arguments: list[str]) -> None:
     known = [flag for flags, _ in _verbs().get(verb, ("", []))[1] for flag in flags if flag.startswith("--")]
     for flag in (a.partition("=")[0] for a in rest if a.startswith("--") and verb in _verbs()):
         hint = did_you_mean(flag, known, end="\n")
-        setting = verb in SETTING_VERBS and ("." in flag or not hint)
+        setting = verb in SETTING_VERBS and ("." in flag or flag in ROOT_SETTINGS or not hint)
         if flag not in (*known, "--help", "--") and not setting:
             raise UserError(f"unknown option '{flag}'\n{hint}fulgurite {verb} --help   shows the options")
 
@@ -231,6 +233,18 @@ def _verbs() -> dict[str, tuple[str, list[_Argument]]]:
                 (("--wandb-entity",), {"metavar": "NAME", "help": "W&B entity"}),
                 (("--wandb-group",), {"metavar": "NAME", "help": "W&B group"}),
                 (("--wandb-tags",), {"metavar": "A,B", "help": "W&B tags"}),
+                (("--on",), {"choices": CLUSTERS, "help": "run the stages on Ray Train, or as a job of SLURM"}),
+                (("--num-workers",), {"type": int, "metavar": "N", "help": "ray: processes of a fit (default: 1)"}),
+                (("--resources",), {"metavar": "CPU=4,GPU=1", "help": "ray: of each worker"}),
+                (("--address",), {"metavar": "HOST:PORT", "help": "ray: of a cluster (default: RAY_ADDRESS, or none)"}),
+                (("--nodes",), {"type": int, "metavar": "N", "help": "slurm: machines (default: 1)"}),
+                (
+                    ("--gpus-per-node",),
+                    {"type": int, "metavar": "M", "help": "slurm: GPUs of each, a process for each"},
+                ),
+                (("--tasks-per-node",), {"type": int, "metavar": "M", "help": "slurm: processes of each without GPUs"}),
+                (("--cluster",), {"metavar": "FILE", "help": "slurm: YAML file with partition, account, set-up lines"}),
+                (("--dry-run",), {"action": "store_true", "help": "slurm: print the job's script"}),
             ],
         ),
         "list": (

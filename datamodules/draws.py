@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 from torch import Generator, cuda, distributed
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 
 class DrawLoader:
@@ -96,3 +96,11 @@ class Shuffled(Dataset[Any]):
         if turn != self._pass:
             self._pass, self._order = turn, numpy.random.default_rng((self.seed, turn)).permutation(len(self.items))
         return self.items[int(self._order[place])]
+
+
+def whole(dataset: Dataset[Any]) -> DistributedSampler[Any]:
+    """All items in their order, for a loader of validation or test data: each process of a run evaluates all of them.
+
+    Lightning's own sampler would deal them out and repeat some, so that a metric depends on the number of processes.
+    """
+    return DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)

@@ -24,7 +24,9 @@ from .callbacks import ResumePoint
 from .config.key_check import allowed_packages
 from .config.refusals import RefusedConfig, refusals
 from .config.settings import Settings
+from .place import Place
 from .records.redaction import redact
+from .strategies import make as make_strategy
 
 PARSER_MODE = "omegaconf+"
 NOT_LIGHTNINGS = ("ckpt_path", "runner", "rllib")  # keys of a stage that LightningCLI does not take
@@ -72,8 +74,8 @@ class SaveWhole(SaveConfigCallback):
 class FulguriteCLI(LightningCLI):
     """Stock LightningCLI apart from its errors, its checkpoint rule and the trainer's parts that every run gets."""
 
-    def __init__(self, *, logger: Logger | bool, folder: Path, **arguments: Any) -> None:
-        self._logger, self._folder = logger, folder
+    def __init__(self, *, logger: Logger | bool, folder: Path, place: Place | None, **arguments: Any) -> None:
+        self._logger, self._folder, self._place = logger, folder, place
         super().__init__(**arguments)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -86,6 +88,10 @@ class FulguriteCLI(LightningCLI):
         named = config.get("callbacks") or []
         config["callbacks"] = named if isinstance(named, list) else [named]
         self._take_resume_point(config["callbacks"])
+        if self._place is None:
+            config["strategy"] = make_strategy(config.get("strategy"))
+        else:
+            self._place.change(config)
         return super()._instantiate_trainer(config, callbacks)
 
     def _take_resume_point(self, named: list[Callback]) -> None:
@@ -95,7 +101,7 @@ class FulguriteCLI(LightningCLI):
             named.remove(own)
             for place, default in enumerate(defaults):
                 if isinstance(default, ResumePoint):
-                    own.folder, own.stop_at = default.folder, default.stop_at
+                    own.folder, own.stop_at, own.asked = default.folder, default.stop_at, default.asked
                     defaults[place] = own
 
     def _parse_ckpt_path(self) -> None:
@@ -169,9 +175,15 @@ class Built:
 
 
 def build(
-    settings: Settings, folder: Path, *, callbacks: list[Callback] | None = None, logger: Logger | bool = False
+    settings: Settings,
+    folder: Path,
+    *,
+    callbacks: list[Callback] | None = None,
+    logger: Logger | bool = False,
+    place: Place | None = None,
 ) -> Built:
-    """Build model, datamodule and trainer from a stage's settings; `folder` becomes the trainer's root.
+    """Build model, datamodule and trainer from a stage's settings; `folder` becomes the trainer's root, and `place`
+    changes the trainer's arguments for a process that somebody else has started.
 
     Raises:
         UserError: if a value has the wrong type; with its file and line, or flag. If a plug-in can't be imported.
@@ -179,15 +191,21 @@ def build(
     _set_parsing()
     _import_plugins(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    given = folder / "given.yaml"
+    first = place is None or place.rank == 0
+    given = folder / ("given.yaml" if first else f".given-{place.rank if place else 0}.yaml")
     with atomic_write(given) as temporary:
         values = {k: v for k, v in settings.to_dict().items() if k not in NOT_LIGHTNINGS}
         temporary.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     with refusals(settings):
         try:
-            cli = FulguriteCLI(**_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger))
+            cli = FulguriteCLI(
+                **_cli_arguments(["--config", str(given)], False, folder, callbacks or [], logger, place)
+            )
         finally:
-            _hide_secrets(given)
+            if first:
+                _hide_secrets(given)
+            else:
+                given.unlink()
     return Built(cli.model, cli.datamodule, cli.trainer)
 
 
@@ -212,7 +230,12 @@ def run_verb(
 
 
 def _cli_arguments(
-    args: list[str], run: bool, folder: Path, callbacks: list[Callback], logger: Logger | bool
+    args: list[str],
+    run: bool,
+    folder: Path,
+    callbacks: list[Callback],
+    logger: Logger | bool,
+    place: Place | None = None,
 ) -> dict[str, Any]:
     defaults: dict[str, Any] = {
         "callbacks": callbacks,
@@ -236,6 +259,7 @@ def _cli_arguments(
         "run": run,
         "logger": logger,
         "folder": folder,
+        "place": place,
     }
 
 
@@ -247,7 +271,9 @@ def _set_parsing() -> None:
     )
     nuisances = (
         "does not have many workers",
+        "when logging on epoch level in distributed setting",  # each process evaluates everything
         "args parameter is intended to run from within Python",
+        "The `srun` command is available",
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         "The dirpath has changed from",
         "Checkpoint directory .* exists and is not empty",

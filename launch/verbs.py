@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import re
@@ -15,6 +16,7 @@ from ..registry import UserError
 
 if TYPE_CHECKING:
     from .config.experiment import Experiment, Stage
+    from .stages.runner import Engine
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,19 +28,102 @@ def run(options: argparse.Namespace) -> int:
     experiment = resolve(options.experiment, flags, files)
     wandb = _wandb(options)
     max_time_s = _seconds(options.max_time)
+    _check_where(options)
+    if options.on == "slurm":
+        return _queue(options, experiment)
 
+    from .stages.group import of_launcher, queues_again
     from .stages.runner import RunOptions, run_experiment
 
     command = shlex.join(["fulgurite", *sys.argv[1:]])
-    run_options = RunOptions(Path(options.output), options.new, max_time_s, wandb, command)
-    if seeds:
-        from .stages.seeds import run_seeds
+    new = options.new and not os.environ.get("SLURM_RESTART_COUNT")  # a job that was queued again goes on
+    with _engine(options, experiment) as engine:
+        run_options = RunOptions(Path(options.output), new, max_time_s, wandb, command, engine)
+        if seeds:
+            from .stages.seeds import run_seeds
 
-        return run_seeds(options.experiment, flags, files, seeds, run_options)
-    folder = run_experiment(experiment, run_options)
+            if of_launcher():
+                raise UserError(
+                    "--seeds takes one process\nUnder torchrun or srun, give one --seed_everything at a time."
+                )
+            return run_seeds(options.experiment, flags, files, seeds, run_options)
+        try:
+            folder = run_experiment(experiment, run_options)
+        except SystemExit as stop:
+            if isinstance(stop.code, int) and queues_again(stop.code):
+                from .clusters.slurm import requeue
+
+                requeue()
+            raise
     from .stages.past_runs import print_outcome
 
     return print_outcome(folder.path)
+
+
+def _engine(options: argparse.Namespace, experiment: Experiment) -> contextlib.AbstractContextManager[Engine | None]:
+    """Where the stages run: Ray Train, or None for this process.
+
+    Raises:
+        UserError: for what can't work there.
+    """
+    if options.on != "ray":
+        return contextlib.nullcontext()
+    from .clusters.ray_train import RayOptions, check_experiment, on_ray
+
+    count = 1 if options.num_workers is None else options.num_workers
+    address = options.address or os.environ.get("RAY_ADDRESS") or None
+    ray_options = RayOptions(count, _resources(options.resources), address)
+    check_experiment(experiment, ray_options)
+    return on_ray(ray_options)
+
+
+_WHERE = {
+    "ray": ("num_workers", "resources", "address"),
+    "slurm": ("nodes", "gpus_per_node", "tasks_per_node", "cluster", "dry_run"),
+}
+
+
+def _check_where(options: argparse.Namespace) -> None:
+    """Refuse an option of one way to run without that way.
+
+    Raises:
+        UserError: names it.
+    """
+    for way, names in _WHERE.items():
+        for name in names:
+            if getattr(options, name) not in (None, False) and options.on != way:
+                raise UserError(f"--{name.replace('_', '-')} without --on {way}\nAdd --on {way}, or leave it out.")
+
+
+def _queue(options: argparse.Namespace, experiment: Experiment) -> int:
+    """Queue the command as a job of SLURM, or print its script."""
+    from .clusters.cluster_file import read_cluster
+    from .clusters.slurm import SlurmOptions, check_experiment, log_of, script, submit
+
+    if options.seeds:
+        raise UserError("--seeds with --on slurm\nQueue one job for each seed: --seed_everything 0, then 1, …")
+    cluster = read_cluster(Path(options.cluster) if options.cluster else None)
+    nodes, tasks = options.nodes or 1, options.tasks_per_node or 1
+    found = SlurmOptions(cluster, nodes, options.gpus_per_node or 0, tasks, Path(options.output))
+    check_experiment(experiment, found)
+    words = sys.argv[1:]
+    if options.dry_run:
+        print(script(words, experiment.name, found))
+        return 0
+    job = submit(words, experiment.name, found)
+    print(
+        f"job {job} is queued\nlog: {log_of(job, found)}\nfulgurite runs   shows how far it is; scancel {job}   ends it"
+    )
+    return 0
+
+
+def _resources(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    found = dict(re.findall(r"([A-Za-z_]\w*)=(\d+(?:\.\d+)?)(?:,|$)", text))
+    if not found or ",".join(f"{k}={v}" for k, v in found.items()) != text:
+        raise UserError(f"--resources {text}: give names and amounts, such as --resources CPU=4,GPU=1")
+    return {name: float(value) for name, value in found.items()}
 
 
 def sweep(options: argparse.Namespace) -> int:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from ..datamodules.draws import DrawLoader, Shuffled
+from ..datamodules.draws import DrawLoader, Shuffled, whole
 from ..registry import DATAMODULES, MODELS
 from .planned import PLANNERS, Planned, total_batches
+from .sharing import share_out
 
 
 @DATAMODULES.register("digits")
@@ -50,11 +51,11 @@ class DigitsDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The 200 validation digits."""
-        return DataLoader(self.val, batch_size=200)
+        return DataLoader(self.val, batch_size=200, sampler=whole(self.val))
 
     def test_dataloader(self) -> DataLoader:
         """The 397 test digits."""
-        return DataLoader(self.test, batch_size=397)
+        return DataLoader(self.test, batch_size=397, sampler=whole(self.test))
 
 
 @MODELS.register("hello")
@@ -74,6 +75,10 @@ class HelloModule(LightningModule):
             nn.Flatten(), nn.Dropout(0.1), nn.Linear(width * 16, 10),
         )  # fmt: skip
         self.accuracy = MulticlassAccuracy(10, average="micro")
+
+    def configure_model(self) -> None:
+        """Under the strategy `fsdp2`, share the weights out over the processes."""
+        share_out(self.net, self.device_mesh)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of one batch."""

@@ -156,7 +156,7 @@ def test_no_file_is_too_long() -> None:
 def test_extras_have_the_papers_names_and_all_holds_them() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     papers = ["dnd", "chunking", "paro", "viki", "gamecraft"]
-    assert list(extras) == [*papers, "sweep", "demo", "dev", "docs", "all"]
+    assert list(extras) == [*papers, "sweep", "ray", "slurm", "demo", "dev", "docs", "all"]
     assert extras["all"] == [f"fulgurite[{','.join(list(extras)[:-1])}]"]
 
 

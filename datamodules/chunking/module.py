@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...registry import DATAMODULES, UserError
-from ..draws import DrawLoader
+from ..draws import DrawLoader, whole
 from ..files import atomic_write
 from ..sources.cache import cache_dir
 from .context import ChunkContext
@@ -105,8 +105,8 @@ class PdfBatchDataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Held-out documents in batches of one page, and again in batches of four."""
-        size = self.hparams["batch_size"]
-        return [DataLoader(_InOrder(self.val, pages), batch_size=size, collate_fn=collate) for pages in (1, 4)]
+        size, kinds = self.hparams["batch_size"], [_InOrder(self.val, pages) for pages in (1, 4)]
+        return [DataLoader(items, size, sampler=whole(items), collate_fn=collate) for items in kinds]
 
 
 class EncodedDocument:

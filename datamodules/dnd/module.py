@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...registry import DATAMODULES, UserError
-from ..draws import DrawLoader
+from ..draws import DrawLoader, whole
 from .conditions import PromptEncoder
 from .snapshots import SnapshotStore
 from .tasks import load_task
@@ -140,9 +140,8 @@ class PromptCheckpointDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """Fixed conditions of prompts that training never sees, `val_conditions` for each task."""
         p = self.hparams
-        return DataLoader(
-            _HeldOutPairs(self.tasks, p["num_prompts"], p["val_conditions"], p["seed"]), batch_size=p["batch_size"]
-        )
+        pairs = _HeldOutPairs(self.tasks, p["num_prompts"], p["val_conditions"], p["seed"])
+        return DataLoader(pairs, p["batch_size"], sampler=whole(pairs))
 
 
 class _Pairs(Dataset[tuple[Tensor, Tensor, int]]):

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Subset
 
 from ...registry import DATAMODULES, UserError
-from ..draws import DrawLoader
+from ..draws import DrawLoader, whole
 from .clips import ClipRows, MemoryClips
 from .latents import LatentStore
 from .manifest import Manifest
@@ -122,7 +122,8 @@ class _Gameplay(LightningDataModule, ABC):
     def _fixed(self, split: str) -> DataLoader[Any] | list[Any]:
         if split not in self._batches:
             return []
-        return DataLoader(Subset(self._batches[split], range(self.hparams["val_batches"])), collate_fn=_only)
+        batches = Subset(self._batches[split], range(self.hparams["val_batches"]))
+        return DataLoader(batches, sampler=whole(batches), collate_fn=_only)
 
 
 @DATAMODULES.register("gamecraft")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.console import Console
 from ...datamodules.files import atomic_write
 from ..records.metrics_csv import COLUMNS, read_metrics
 from ..records.notes import add_note, drop_notes
+from .random_state import of_each_process
 
 
 class MetricsFile(Checkpoint):
@@ -23,7 +26,8 @@ class MetricsFile(Checkpoint):
     step. After a restore, lines of later steps are cut: the run goes over those steps again. A checkpoint holds the
     number of lines, so that a file that was deleted or cut short while the run lay still is noticed, and told once; and
     what the steps of its epoch have logged, since not every step logs everything, and Lightning forgets it.
-    Every process of a multi-process run computes the metrics (they may have to be gathered), the first one writes.
+    In a multi-process run the first process writes the mean over all of them, so that a loss is that of the whole batch
+    and not of the first process's part.
 
     Args:
         file: path of the CSV.
@@ -110,11 +114,26 @@ class MetricsFile(Checkpoint):
                 csv.writer(out).writerows([COLUMNS, *((s, e, m, repr(v)) for s, e, m, v in rows)])
 
     def _append(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
+        metrics = over_processes(trainer, metrics)
         self._num_rows += len(metrics)
         if metrics and trainer.is_global_zero:
             with self.file.open("a", newline="", encoding="utf-8") as out:
                 rows = [(trainer.global_step, trainer.current_epoch, k, repr(float(v))) for k, v in metrics.items()]
                 csv.writer(out).writerows(rows)
+
+
+def over_processes(trainer: Trainer, metrics: dict[str, Any]) -> dict[str, float]:
+    """Each metric's mean over the processes that have it; its largest or smallest value if it was logged so."""
+    told = of_each_process(trainer, {k: float(v) for k, v in metrics.items()})
+    if trainer.world_size == 1:
+        return dict(told[0])
+    joins: dict[str, Callable[[list[float]], float]] = {}
+    for item in (trainer._results or {}).values():
+        if item.is_tensor and (item.meta.is_max_reduction or item.meta.is_min_reduction):
+            joins[item.meta.name] = max if item.meta.is_max_reduction else min
+    names = dict.fromkeys(name for one in told for name in one)
+    found = {name: [one[name] for one in told if name in one] for name in names}
+    return {name: joins.get(name, statistics.fmean)(values) for name, values in found.items()}
 
 
 def _current(trainer: Trainer) -> dict[str, Any]:

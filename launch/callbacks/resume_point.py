@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,15 @@ class ResumePoint(Checkpoint):
     Lightning's ModelCheckpoint may stand beside it, to keep the best by a metric (`monitor`, `mode`, `save_top_k`).
 
     Args:
-        every_n_steps: how often to save, in optimiser steps. SIGTERM (in a run of one process), the time limit and the
-            end of training save too.
+        every_n_steps: how often to save, in optimiser steps. SIGTERM, the time limit and the end of training save too.
 
     Attributes:
         folder: where `last.ckpt` lies; the stage runner sets it (`checkpoints` in the stage's folder).
         stop_at: `time.time()` at which to save and stop, or None; set by the stage runner (`--max-time`).
+        asked: tells whether somebody outside wants the fit to save and stop, or None; set where a cluster runs it.
 
     Raises:
-        OutOfTime: out of `fit`, at `stop_at`.
+        OutOfTime: out of `fit`, at `stop_at`, or when it was asked for.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -46,6 +47,7 @@ class ResumePoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.folder: Path | None = None
         self.stop_at: float | None = None
+        self.asked: Callable[[], bool] | None = None
         self._saved_step = -1
         self._due = self._late = self._out_of_time = False
 
@@ -95,11 +97,12 @@ class ResumePoint(Checkpoint):
             self._write(trainer)
 
     def _stopping(self, trainer: Trainer) -> bool:
-        # the processes of one run must agree, or the one that saves would wait for the others for ever
-        if self.stop_at is not None and trainer.strategy.reduce_boolean_decision(
-            time.time() >= self.stop_at, all=False
-        ):
-            self._out_of_time = True
+        over = self.stop_at is not None and time.time() >= self.stop_at
+        over = over or (self.asked is not None and self.asked())
+        if trainer.world_size > 1 and (self.stop_at is not None or self.asked is not None):
+            # the processes of one run must agree, or the one that saves would wait for the others for ever
+            over = trainer.strategy.reduce_boolean_decision(over, all=False)
+        self._out_of_time = self._out_of_time or over
         return self._out_of_time or (trainer.received_sigterm and trainer.world_size == 1)
 
     def _save_after(self, trainer: Trainer) -> None:

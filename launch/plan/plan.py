@@ -154,7 +154,7 @@ def _devices(trainer: dict[str, Any]) -> tuple[int, int]:
     count = devices * nodes
     strategy = trainer.get("strategy")
     path = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy or "")
-    if path.endswith("ModelParallelStrategy"):
+    if path.endswith(("ModelParallelStrategy", "FullyShardedStrategy")):
         found = strategy.get("init_args", {}).get("data_parallel_size", count) if isinstance(strategy, dict) else count
         return count, found if isinstance(found, int) else count
     return count, count if path.startswith("fsdp") or path.endswith("FSDPStrategy") else 1

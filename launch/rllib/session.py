@@ -33,7 +33,8 @@ def ray_session(settings: RllibSettings) -> Iterator[None]:
 def local_ray(num_cpus: int, object_store_mb: int) -> Iterator[None]:
     """Start Ray on this machine, without a dashboard; stop it when left.
 
-    Ray's processes are the run's children: where the run itself is killed, the system ends them.
+    Ray's processes are the run's children: where the run itself is killed, the system ends them. Where the run is on
+    Ray as a whole (`--on ray`), that Ray is taken, and left as it is.
 
     Args:
         num_cpus: processes that may ask for one each.
@@ -44,6 +45,9 @@ def local_ray(num_cpus: int, object_store_mb: int) -> Iterator[None]:
     warnings.filterwarnings("ignore", message=".*RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO.*")
     import ray
 
+    if ray.is_initialized():
+        yield
+        return
     for talker in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(talker).setLevel(logging.ERROR)
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp" if os.path.isdir("/tmp") else None)  # sockets want a short path

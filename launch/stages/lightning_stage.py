@@ -17,15 +17,17 @@ from ..callbacks import EpochMetrics, LineProgress, MetricsFile, OutOfTime, Prog
 from ..config.refusals import refusals
 from ..config.settings import Settings
 from ..lightning import Built, build
+from ..place import Place
 from .termination import EXIT_STATUS, is_stop
 
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
-def default_callbacks(folder: Path, stop_at: float | None = None) -> list[Any]:
+def default_callbacks(folder: Path, stop_at: float | None = None, place: Place | None = None) -> list[Any]:
     """The callbacks of every run, in their order: a step's metrics are written before the checkpoint that holds it."""
     resume_point = ResumePoint()
     resume_point.folder, resume_point.stop_at = folder / "checkpoints", stop_at
+    resume_point.asked = place.asked if place else None
     log = [] if sys.stderr.isatty() else [LineProgress()]
     return [
         RandomState(),
@@ -38,9 +40,15 @@ def default_callbacks(folder: Path, stop_at: float | None = None) -> list[Any]:
 
 
 def run_lightning_stage(
-    verb: str, settings: Settings, folder: Path, stop_at: float | None, wandb: dict[str, Any] | None
+    verb: str,
+    settings: Settings,
+    folder: Path,
+    stop_at: float | None,
+    wandb: dict[str, Any] | None,
+    place: Place | None = None,
 ) -> str:
-    """Run one verb; returns the state it ended in, `done` or `stopped`.
+    """Run one verb; returns the state it ended in, `done` or `stopped`. `place` is given where somebody else has
+    started this process, and others beside it.
 
     Raises:
         UserError: if the checkpoint that the stage names does not exist.
@@ -53,7 +61,9 @@ def run_lightning_stage(
     before = {name: os.environ.get(name) for name in RANK_VARIABLES}
     exit_code = 0
     try:
-        built = build(settings, folder, callbacks=default_callbacks(folder, stop_at), logger=logger)
+        built = build(settings, folder, callbacks=default_callbacks(folder, stop_at, place), logger=logger, place=place)
+        if place is not None:  # whoever started the processes tells all of them to stop, not Lightning one by one
+            built.trainer._signal_connector.register_signal_handlers = _leave_signals  # type: ignore[method-assign]
         if logger and built.trainer.is_global_zero:
             from ..wandb import log_settings
 
@@ -73,12 +83,17 @@ def run_lightning_stage(
         exit_code = 0 if is_stop(error) else 1
         raise
     finally:
-        _disband(before)
+        if place is None or place.disbands:
+            _disband(before)
         if wandb is not None:
             import wandb as client
 
             client.finish(exit_code=exit_code)
     return "done"
+
+
+def _leave_signals() -> None:
+    """In the place of Lightning's own handlers."""
 
 
 def _disband(before: dict[str, str | None]) -> None:

@@ -19,25 +19,6 @@ def is_further_rank() -> bool:
     return JOIN_VARIABLE in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
-def refuse_foreign_ranks() -> None:
-    """Refuse to be one of several processes that somebody else started: they would make a run folder each.
-
-    Raises:
-        UserError: under torchrun or srun.
-    """
-    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # as Lightning tells a shell from a job
-    for name, starter in (("WORLD_SIZE", "torchrun"), ("SLURM_NTASKS", "srun")):
-        count = os.environ.get(name, "")
-        if JOIN_VARIABLE not in os.environ and count.isdigit() and int(count) > 1:
-            if name == "SLURM_NTASKS" and interactive:
-                continue
-            raise UserError(
-                f"{name}={count}: {starter} has started several processes, and a run starts its own\n"
-                "Start one process: fulgurite run EXPERIMENT --trainer.devices N\n"
-                f"or leave the stages: {starter} … fulgurite fit EXPERIMENT"
-            )
-
-
 def join(experiment: Experiment, root: Path, max_time_s: float | None) -> RunFolder:
     """A further rank of a multi-process fit, started by Lightning with the command line or script of the first: only
     that stage, no lock, no record; then it leaves. What the first rank ran before (an earlier seed, an earlier

@@ -21,9 +21,9 @@ import os
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 
@@ -34,8 +34,10 @@ from ..records.notes import drop_notes, noting
 from ..records.record import git_state, is_readable, read_record, read_resolved, write_record, write_resolved
 from ..records.redaction import redact
 from ..records.report import write_report
+from ..strategies import check_experiment
+from .group import GroupEngine, follow, of_launcher
 from .placeholders import expand
-from .ranks import JOIN_VARIABLE, is_further_rank, join, refuse_foreign_ranks
+from .ranks import JOIN_VARIABLE, is_further_rank, join
 from .reuse import files_of, lost
 from .run_folder import RunFolder, choose, code_digest, inputs_digest, now
 from .termination import Termination, is_stop, stop_of
@@ -45,15 +47,27 @@ _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+class Engine(Protocol):
+    """Where stages run, if not in this process."""
+
+    def run_stage(
+        self, stage: Stage, settings: Settings, folder: Path, stop_at: float | None, wandb: dict[str, Any] | None
+    ) -> str:
+        """Run a stage; returns the state it ended in, `done` or `stopped`."""
+
+
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run, apart from what: root of the run folders, afresh or not, time to spend, W&B, the command line."""
+    """How to run, apart from what: root of the run folders, afresh or not, time to spend, W&B, the command line, and
+    where (None: in this process).
+    """
 
     root: Path = Path("runs")
     new: bool = False
     max_time_s: float | None = None
     wandb: dict[str, Any] | None = None
     command: str = ""
+    engine: Engine | None = None
 
 
 def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
@@ -61,10 +75,30 @@ def run_experiment(experiment: Experiment, options: RunOptions) -> RunFolder:
 
     Raises:
         UserError: a mistake to mend, in the settings, the inputs or the machine.
+        SystemExit: in a further process of torchrun's or srun's, when the first one has ended.
     """
     if is_further_rank():
         return join(experiment, options.root, options.max_time_s)
-    refuse_foreign_ranks()
+    group = of_launcher()
+    if group is None:
+        if options.engine is None:
+            check_experiment(experiment)
+        return _run(experiment, options)
+    if group.rank > 0:
+        raise SystemExit(follow(group, experiment))
+    engine, status = GroupEngine(group, experiment), 1
+    try:
+        run = _run(experiment, replace(options, engine=engine))
+        status = 0
+        return run
+    except SystemExit as stop:
+        status = int(stop.code or 0) if isinstance(stop.code, int | None) else 1
+        raise
+    finally:
+        engine.end(status)
+
+
+def _run(experiment: Experiment, options: RunOptions) -> RunFolder:
     stop_at = time.time() + options.max_time_s if options.max_time_s else None
     with choose(experiment, options.root, options.new) as run, Termination() as termination:
         # its record names the commit and command that made it; one that was killed before the last line has to write it
@@ -160,13 +194,15 @@ def _run_stage(
         if not goes_on:
             drop_notes(folder)
         with noting(folder):
-            if stage.verb == "command":
-                _command(stage, settings, folder, options.wandb)
-                state = "done"
-            elif settings.get("runner") == "rllib":
+            if settings.get("runner") == "rllib":
                 from ..rllib.stage import run_rllib_stage
 
                 state = run_rllib_stage(settings, folder, stop_at, options.wandb)
+            elif options.engine is not None:
+                state = options.engine.run_stage(stage, settings, folder, stop_at, options.wandb)
+            elif stage.verb == "command":
+                run_command(stage, settings, folder, options.wandb)
+                state = "done"
             else:
                 from .lightning_stage import run_lightning_stage
 
@@ -193,7 +229,8 @@ def _has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoints" / name).is_file() for name in ("last.ckpt", "last.json"))
 
 
-def _command(stage: Stage, settings: Settings, folder: Path, wandb: dict[str, Any] | None) -> None:
+def run_command(stage: Stage, settings: Settings, folder: Path, wandb: dict[str, Any] | None) -> None:
+    """Call the registered command of a stage, in this process."""
     from ..command_line import call_command
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,8 @@ AGAIN_S = 0.05
 class Termination:
     """While entered, SIGTERM raises SystemExit(143) where it strikes. Inside a Lightning loop, which puts its own
     handler over this one to finish and save the batch at hand first, it is only remembered. Inside an import it comes
-    again a little later: an exception there would leave a module half made, and some libraries swallow it.
+    again a little later: an exception there would leave a module half made, and some libraries swallow it. In a job of
+    SLURM, which warns of its end by SIGUSR1 or SIGUSR2, these do the same.
     """
 
     def __init__(self) -> None:
@@ -25,6 +26,9 @@ class Termination:
     def __enter__(self) -> Termination:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._handle)
+            if "SLURM_JOB_ID" in os.environ:
+                for number in (signal.SIGUSR1, signal.SIGUSR2):
+                    signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         return self
 
     def __exit__(self, *_: object) -> None:

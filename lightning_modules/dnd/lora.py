@@ -43,6 +43,8 @@ class LoRACollectorModule(LightningModule):
         UserError: for an odd rank.
     """
 
+    ONE_PROCESS = "its tasks are runs of steps, each with an adapter set back to the start"
+
     def __init__(
         self,
         base_model: str,

@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ...datamodules.dnd.module import PromptCheckpointDataModule
 from ...registry import MODELS, UserError
+from ..sharing import gathered, share_out
 from .generator import TrainedGenerator
 from .hyperconv import HyperConvGenerator
 from .losses import weighted_token_mse
@@ -102,6 +103,10 @@ class DnDModule(LightningModule):
             MulticlassAccuracy(len(data.tasks), average="micro").to(self.device) if len(data.tasks) > 1 else None
         )
 
+    def configure_model(self) -> None:
+        """Under the strategy `fsdp2`, share the generator's weights out over the processes."""
+        share_out(self.network, self.device_mesh)
+
     def forward(self, condition_BNLC: Tensor) -> Tensor:
         """Condition [B, N, L, C] to tokens [B, T, H, W]."""
         out: Tensor = self.network(condition_BNLC)
@@ -178,13 +183,21 @@ class DnDModule(LightningModule):
 
     def on_fit_end(self) -> None:
         """Write the trained generator beside the checkpoints, unless this was a check on a single pair."""
-        if self.trainer.is_global_zero and not self.data.hparams["single_pair"]:
-            self.trained().save(Path(self.trainer.default_root_dir) / "generator")
+        if self.data.hparams["single_pair"]:
+            return
+        whole = self.network
+        if self.device_mesh is not None:
+            self.to(self.trainer.strategy.root_device)  # which Lightning has taken it off by now
+            state = gathered(self.network)
+            whole = HyperConvGenerator(self.shapes, self.kernel_size)
+            whole.load_state_dict(state)
+        if self.trainer.is_global_zero:
+            self.trained(whole).save(Path(self.trainer.default_root_dir) / "generator")
 
-    def trained(self) -> TrainedGenerator:
-        """The generator with all that is needed to use it."""
+    def trained(self, network: HyperConvGenerator | None = None) -> TrainedGenerator:
+        """The generator with all that is needed to use it; `network` is the one whose weights lie in one process."""
         cascade = {"shapes": [list(s) for s in self.shapes], "kernel_size": self.kernel_size}
-        return TrainedGenerator.of(self.network, self.data, cascade)
+        return TrainedGenerator.of(network or self.network, self.data, cascade)
 
     def results(self) -> dict[str, Any]:
         """For the report: what the generator has learned, in sentences."""

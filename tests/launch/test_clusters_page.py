@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from fulgurite.cli import _check_options, _split_settings, _verbs
+from fulgurite.cli import _check_options, _parser, _split_settings, _verbs
 from fulgurite.launch.config.experiment import parse_flags, resolve
 from fulgurite.launch.sweeps.sweep_file import find_sweep
 from fulgurite.registry import ROOT
@@ -30,6 +30,7 @@ def test_a_command_of_the_page_is_one_that_runs(command: str) -> None:
     known, settings = _split_settings(words)
     if words[0] in ("run", "plan") and not known[1].startswith("runs/"):
         resolve(known[1], parse_flags(settings))
+        _parser().parse_args(known)
     if words[0] == "sweep" and known[1] != "mine.yaml":
         assert find_sweep(known[1]).is_file()
 

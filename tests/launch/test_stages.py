@@ -70,12 +70,14 @@ def test_a_further_process_skips_what_the_first_one_ran_before_and_joins_its_sta
 
 
 @pytest.mark.parametrize("environment", [{"WORLD_SIZE": "4"}, {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}])
-def test_processes_of_torchrun_or_srun_are_refused_before_anything_is_made(environment, tmp_path, monkeypatch, capsys):
+def test_several_processes_that_neither_torchrun_nor_srun_has_started_are_refused(
+    environment, tmp_path, monkeypatch, capsys
+):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert main(["run", "hello", "--output", str(tmp_path / "runs")]) == 2
     text = capsys.readouterr().err
-    assert "--trainer.devices N" in text and "fulgurite fit" in text
+    assert "--trainer.devices N" in text and "has not started this process" in text
     assert not list(tmp_path.iterdir())
 
 

@@ -47,6 +47,14 @@ class NoisyModule(HelloModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class StillModule(HelloModule):
+    """hello without dropout, whose draws depend on how many processes share a batch."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__(width)
+        self.net[5] = nn.Identity()
+
+
 class LeakyModule(HelloModule):
     """Is given secrets, and may tell them all in an error."""
 

@@ -1,0 +1,1 @@
+"""Runs on other machines' processors: Ray Train (`--on ray`) and SLURM (`--on slurm`)."""
