@@ -22,8 +22,8 @@ def test_every_paper_has_a_tab_by_the_name_of_its_extra() -> None:
 
 
 def test_an_unknown_tab_is_refused_before_anything_is_loaded() -> None:
-    with pytest.raises(UserError, match="no tab 'chuncking'"):
-        demo(tabs="paro,chuncking")
+    with pytest.raises(UserError, match="no tab 'chunks'"):
+        demo(tabs="paro,chunks")
 
 
 def test_a_tab_says_which_package_it_lacks_and_how_it_is_had() -> None:
