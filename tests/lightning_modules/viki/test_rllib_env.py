@@ -71,6 +71,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow  # two processes that start Ray
+@pytest.mark.timeout(700)
 def test_a_run_is_a_function_of_its_seed(child_environment):
     """The order of a set of strings differs between processes; networks, draws and batches may not follow it."""
     started = [
