@@ -93,7 +93,7 @@ def plan_stage(
     elif stage.verb == "fit":
         dotted = str(stage.settings.get("model", "class_path"))
         name = next((n for n, entry in read_index().of("models").items() if entry.path == dotted), "")
-        model, data = (_arguments(stage, part) for part in ("model", "data"))
+        model, data = (stage_arguments(stage, part) for part in ("model", "data"))
     else:
         return f"{stage.verb}: not planned"
     if name not in read_index().of("planners"):
@@ -160,7 +160,7 @@ def _devices(trainer: dict[str, Any]) -> tuple[int, int]:
     return count, count if path.startswith("fsdp") or path.endswith("FSDPStrategy") else 1
 
 
-def _arguments(stage: Stage, part: str) -> dict[str, Any]:
+def stage_arguments(stage: Stage, part: str) -> dict[str, Any]:
     """Arguments of a stage's model or datamodule, with the constructor's defaults filled in."""
     path = str(stage.settings.get(part, "class_path"))
     cls = _load(path)

@@ -10,7 +10,7 @@ import torch
 
 from fulgurite.launch.config.experiment import parse_flags, resolve
 from fulgurite.launch.plan.cards import CARDS, find_card
-from fulgurite.launch.plan.plan import CONTEXT, StagePlan, _arguments, _optimizer, plan_stage
+from fulgurite.launch.plan.plan import CONTEXT, StagePlan, _optimizer, plan_stage, stage_arguments
 from fulgurite.lightning_modules.planned import PLANNERS
 
 pytestmark = [
@@ -38,7 +38,7 @@ def test_the_planned_peak_is_the_measured_one_within_15_percent(experiment: str)
     stage = next(s for s in resolved.stages if s.name == stage_name)
     plan = plan_stage(stage, resolved, find_card(_card()), 1.0)
     assert isinstance(plan, StagePlan)
-    model, data = (_arguments(stage, part) for part in ("model", "data"))
+    model, data = (stage_arguments(stage, part) for part in ("model", "data"))
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -1,0 +1,1 @@
+"""`fulgurite bench scaling`: the same training step on one GPU and on several."""
