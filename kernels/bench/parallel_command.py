@@ -144,8 +144,8 @@ def _rows(rank: int, count: int, shape: Shape, density: float, seed: int, device
             return [exchange.to_heads(x) for x in mine]
 
         def together(exchange: HeadExchange = exchange, bits_h: Tensor = bits_h, perm_h: Tensor = perm_h) -> Tensor:
-            parts = [exchange.to_heads(x) for x in mine]
-            return exchange.to_tokens(native.paro_forward(*parts, bits_h, perm_h, None, scale))
+            q_h, k_h, v_h = (exchange.to_heads(x) for x in mine)
+            return exchange.to_tokens(native.paro_forward(q_h, k_h, v_h, bits_h, perm_h, None, scale))
 
         def there_and_back(exchange: HeadExchange = exchange, bring: Callable[[], list[Tensor]] = bring) -> Tensor:
             return exchange.to_tokens(bring()[0])

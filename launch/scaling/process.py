@@ -82,8 +82,10 @@ def _train(work: Work, ranks: int, device: torch.device) -> Measured:
     if work.sharded:
         _shard(planned, ranks, device)
     elif ranks > 1:
-        where = {"device_ids": [device.index]} if on_gpu else {}
-        step = nn.parallel.DistributedDataParallel(step, gradient_as_bucket_view=True, static_graph=True, **where)
+        ids = [device.index] if on_gpu else None
+        step = nn.parallel.DistributedDataParallel(
+            step, device_ids=ids, gradient_as_bucket_view=True, static_graph=True
+        )
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LR, fused=on_gpu)
     if on_gpu:

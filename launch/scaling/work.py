@@ -34,7 +34,7 @@ class Work:
     size: str = ""
 
     def planner(self) -> Callable[[], Planned]:
-        """What makes the step on torch's default device, with random weights and made-up inputs; it imports nothing more."""
+        """What makes the step on torch's default device: random weights, made-up inputs, nothing left to import."""
         resolved = resolve(self.experiment, parse_flags(list(self.flags)))
         stage = next(s for s in resolved.stages if s.name == self.stage)
         path = str(stage.settings.get("model", "class_path"))
