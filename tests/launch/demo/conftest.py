@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install 'fulgurite[dev]')")
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
