@@ -75,6 +75,7 @@ def script(words: Sequence[str], name: str, options: SlurmOptions) -> str:
     Raises:
         UserError: if submitit is not installed.
     """
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # else its import closes every handler of logging
     try:
         from submitit.slurm.slurm import _make_sbatch_string
     except ImportError:

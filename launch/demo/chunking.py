@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import gradio
+
 from ...registry import UserError
 from .tab import Tab, framed, told
 
@@ -15,13 +17,17 @@ SHOWN = 5  # chunks in an answer
 VIEW = "chunks.html"
 
 
+_stopping: set[str] = set()  # visitors who have asked to stop
+
+
 @told
-def read(pdf: str | None, progress: Any) -> tuple[str, str, str]:
+def read(pdf: str | None, progress: Any, visitor: str) -> tuple[str, str, str]:
     """Chunk a PDF.
 
     Args:
         pdf: the uploaded file.
         progress: of gradio.
+        visitor: who may stop it.
 
     Returns:
         The view of its pages, a summary, and the folder that holds its index, for `ask`.
@@ -40,6 +46,7 @@ def read(pdf: str | None, progress: Any) -> tuple[str, str, str]:
 
     if pdf is None:
         raise UserError("Drop a PDF first.")
+    _stopping.discard(visitor)
     file = Path(pdf)
     folder = Path(tempfile.mkdtemp(prefix="chunks-", dir=file.parent))  # gradio's folder of this visitor's uploads
     with Document(file, PageOcr("auto", folder / "pictures")) as document:
@@ -49,6 +56,8 @@ def read(pdf: str | None, progress: Any) -> tuple[str, str, str]:
         def advance(pages: int) -> None:
             nonlocal done
             done += pages
+            if visitor in _stopping:
+                raise UserError(f"Stopped after {done} of {last} pages.")
             progress((done, last), desc="reading", unit="pages")
 
         numbers = parse_pages(f"1-{last}", document.num_pages)
@@ -89,10 +98,16 @@ def ask(question: str, index: str) -> str:
 
 def build() -> None:
     """The tab's content."""
-    import gradio
 
-    def reading(pdf: str | None, progress: Any = gradio.Progress()) -> tuple[str, str, str]:  # noqa: B008
-        return read(pdf, progress)
+    def reading(
+        pdf: str | None,
+        request: gradio.Request,
+        progress: Any = gradio.Progress(),  # noqa: B008
+    ) -> tuple[str, str, str]:
+        return read(pdf, progress, str(request.session_hash))
+
+    def halt(request: gradio.Request) -> None:
+        _stopping.add(str(request.session_hash))
 
     gradio.Markdown(
         "Drop a PDF: its pages are read as pictures are, by layout, and cut into chunks that keep tables, steps and "
@@ -110,8 +125,8 @@ def build() -> None:
             answer = gradio.HTML(label="Chunks found", elem_id="chunking-found")
         with gradio.Column(scale=3):
             view = gradio.HTML(label="Pages", elem_id="chunking-view")
-    running = go.click(reading, pdf, [view, about, index], concurrency_limit=1, concurrency_id="chunking")
-    stop.click(lambda: None, None, None, cancels=[running])
+    go.click(reading, pdf, [view, about, index], concurrency_limit=1, concurrency_id="chunking")
+    stop.click(halt)
     question.submit(ask, [question, index], answer)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import threading
 
+from ...registry import UserError
 from .tab import Tab, told
 
 START_S = 120.0
@@ -31,7 +32,8 @@ def address() -> str:
             await asyncio.Event().wait()
 
     threading.Thread(target=lambda: asyncio.run(serve()), name="gamecraft-page", daemon=True).start()
-    ready.wait(START_S)
+    if not ready.wait(START_S):
+        raise UserError(f"The game's server did not start within {START_S:.0f} s.")
     return found[0]
 
 

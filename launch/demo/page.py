@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...registry import UserError
 from .tab import Tab
 
 # gradio asks its authors' server for its newest version, and counts its users, unless told not to before the import
@@ -36,7 +37,11 @@ def blocks(tabs: Sequence[Tab]) -> Any:
                 if missing := tab.missing():
                     gradio.Markdown(missing)
                     continue
-                tab.build()
+                try:
+                    tab.build()
+                except UserError as error:
+                    gradio.Markdown(f"This tab can't be shown:\n\n    {error}")
+                    continue
                 gradio.Markdown(f"The paper: arXiv {tab.paper}")
     return page
 
@@ -52,7 +57,7 @@ def served(tabs: Sequence[Tab], host: str = "127.0.0.1", port: int | None = None
 
         page = blocks(tabs).queue(default_concurrency_limit=4, max_size=40)
         _, address, _ = page.launch(
-            server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, show_error=True,
+            server_name=host, server_port=port, share=False, prevent_thread_lock=True, quiet=True, show_error=True,
             max_file_size=MAX_UPLOAD, css=STYLE, theme=gradio.themes.Default(font=["system-ui", "sans-serif"],
             font_mono=["ui-monospace", "monospace"]), footer_links=[], enable_monitoring=False,
         )  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import io
 import math
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +54,9 @@ def captured() -> CaptureStore:
     from ...lightning_modules.paro.subjects import GameCraftSubject
 
     subject = GameCraftSubject(DEFAULT_WEIGHTS, torch.device("cpu"))
-    return capture_films(subject, subject.films()[:1], Path(tempfile.mkdtemp(prefix="paro-")), 1)
+    folder = Path(tempfile.mkdtemp(prefix="paro-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return capture_films(subject, subject.films()[:1], folder, 1)
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from .tab import Tab, framed, told
@@ -22,7 +22,7 @@ SPLITS = {
 }
 NUM_SCENES = 500
 MAX_TOKENS = 320
-_drawing = threading.Lock()  # one renderer, which draws one picture at a time
+_drawing = ThreadPoolExecutor(1, thread_name_prefix="kitchens")  # an OpenGL context belongs to one thread
 
 
 @functools.cache
@@ -36,7 +36,7 @@ def policy() -> VikiPolicy:
 
 @functools.cache
 def photographer() -> Photographer:
-    """The kitchens' renderer, for pictures of the size that the policy knows."""
+    """The kitchens' renderer, for pictures of the size that the policy knows; for `_drawing`'s thread alone."""
     from ...datamodules.viki.pictures import Photographer
 
     return Photographer(policy().asked.picture_sizes["2"]).__enter__()
@@ -45,8 +45,7 @@ def photographer() -> Photographer:
 @functools.lru_cache(maxsize=32)
 def scene(split: str, number: int) -> Record:
     """A record of level 2 with its picture, of the default seed's draw."""
-    with _drawing:
-        return photographer().take(2, split, number, 0)
+    return _drawing.submit(lambda: photographer().take(2, split, number, 0)).result()
 
 
 @functools.lru_cache(maxsize=64)

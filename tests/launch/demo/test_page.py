@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fulgurite.lightning_modules.gamecraft.play.server import is_loopback
 from fulgurite.lightning_modules.gamecraft.play.world import DEFAULT_WEIGHTS
 
 pytestmark = [
@@ -24,8 +26,19 @@ def address() -> Iterator[str]:
     from fulgurite.launch.demo import chunking, paro
     from fulgurite.launch.demo.page import served
 
-    with served([chunking.TAB, paro.TAB]) as where:
-        yield where
+    asked: list[object] = []
+    connect = socket.socket.connect
+
+    def noting(self: socket.socket, to: Any) -> None:
+        asked.append(to)
+        connect(self, to)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", noting)
+        with served([chunking.TAB, paro.TAB]) as where:
+            yield where
+    outside = [to for to in asked if isinstance(to, tuple) and not is_loopback(str(to[0]))]
+    assert outside == []  # nor does the server ask anybody
 
 
 @pytest.fixture
@@ -68,7 +81,7 @@ def test_something_that_is_no_pdf_gets_a_sentence(page: Any, tmp_path: Path) -> 
     page.wait_for_selector("text=letter.pdf: ", timeout=WAIT_MS)
 
 
-def test_a_density_slides_by_keyboard(page: Any) -> None:
+def test_a_density_is_typed_and_its_loss_told(page: Any) -> None:
     page.get_by_role("tab", name="PAROAttention").press("Enter")
     page.wait_for_selector("#paro-go", timeout=WAIT_MS)
     page.click("#paro-go")

@@ -6,12 +6,13 @@ import dataclasses
 
 import pytest
 
-from fulgurite.launch.demo import chunking, dnd, gamecraft, paro, viki
 from fulgurite.launch.demo.command import NAMES, demo
 from fulgurite.launch.demo.tab import framed, told
 from fulgurite.registry import UserError
 
 gradio = pytest.importorskip("gradio", reason="needs gradio (pip install 'fulgurite[demo]')")
+
+from fulgurite.launch.demo import chunking, dnd, gamecraft, paro, viki  # noqa: E402
 
 
 def test_every_paper_has_a_tab_by_the_name_of_its_extra() -> None:
@@ -64,3 +65,34 @@ def test_prompts_that_are_none_or_too_many_are_refused(lines: str, question: str
 def test_a_question_before_a_pdf_is_refused() -> None:
     with pytest.raises(gradio.Error, match="Read a PDF first"):
         chunking.ask("what?", "")
+
+
+def test_a_tab_that_cannot_be_built_says_why_and_leaves_the_others() -> None:
+    from fulgurite.launch.demo.page import blocks
+
+    def refuse() -> None:
+        raise UserError("no weights here")
+
+    page = blocks([dataclasses.replace(paro.TAB, modules=("json",), build=refuse)])
+    shown = [b.value for b in page.blocks.values() if isinstance(b, gradio.Markdown)]
+    assert any("no weights here" in str(text) for text in shown)
+
+
+def test_a_kitchen_is_drawn_from_any_thread() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    pytest.importorskip("mujoco")
+    threads = set()
+
+    def note(*given: object) -> str:
+        import threading
+
+        threads.add(threading.current_thread().name)
+        return "a record"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(viki, "photographer", lambda: type("P", (), {"take": staticmethod(note)}))
+        with ThreadPoolExecutor(3) as pool:
+            assert list(pool.map(lambda n: viki.scene("test", 1000 + n), range(6))) == ["a record"] * 6
+    viki.scene.cache_clear()
+    assert len(threads) == 1
