@@ -21,6 +21,7 @@ SPLITS = {
     "a pair of robots held out": "heldout_pair",
 }
 NUM_SCENES = 500
+FIRST = 7
 MAX_TOKENS = 320
 _drawing = ThreadPoolExecutor(1, thread_name_prefix="kitchens")  # an OpenGL context belongs to one thread
 
@@ -105,7 +106,7 @@ def build() -> None:
     with gradio.Row():
         with gradio.Column(scale=2):
             split = gradio.Dropdown(list(SPLITS), value=next(iter(SPLITS)), label="Scenes", elem_id="viki-split")
-            number = gradio.Slider(0, NUM_SCENES - 1, value=3, step=1, label="Number", elem_id="viki-number")
+            number = gradio.Slider(0, NUM_SCENES - 1, value=FIRST, step=1, label="Number", elem_id="viki-number")
             look = gradio.Button("Show the scene", elem_id="viki-look")
             picture = gradio.Image(
                 label="What the policy sees", show_label=False, interactive=False, elem_id="viki-picture", buttons=[]
@@ -123,7 +124,7 @@ def build() -> None:
 
 def warm_up() -> None:
     """Load the policy and make the renderer ready."""
-    scene("test", 3)
+    scene("test", FIRST)
 
 
 TAB = Tab("viki", "VIKI-R", "2506.09049", "viki", ("mujoco", "ray", "transformers"), build, warm_up)
