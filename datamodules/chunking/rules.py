@@ -132,14 +132,15 @@ def validate_chunks(
 
     Args:
         chunks: in order.
-        context: what the reader was given; none for a whole document.
+        context: what the reader was given, whose headings stay as they are; none for a whole document.
         printed: text of the pages, if known: a heading that ends in three dots there was not cut short.
     """
     context = context or ChunkContext()
     found: list[Violation] = []
     dots = {level for chunk in chunks for level in chunk.headings if _has_dots(level)}
     as_printed = " ".join(printed.split()) if dots else ""
-    shortened = {level for level in dots if " ".join(level.split()) not in as_printed}
+    carried = {" ".join(level.split()) for level in context.headings}  # judged in the batch that printed them
+    shortened = {level for level in dots if (line := " ".join(level.split())) not in as_printed and line not in carried}
     for number, chunk in enumerate(chunks, 1):
         for level in chunk.headings:
             if level in shortened:

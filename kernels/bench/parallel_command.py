@@ -63,7 +63,7 @@ def bench(shape: str = "wan720", density: float = 0.3, seed: int = 0, json: Path
         json: file for the numbers.
 
     Raises:
-        UserError: for an unknown shape, a density that is no share, or fewer than two GPUs.
+        UserError: for an unknown shape, a density that is no share, fewer than two GPUs, or more of them than heads.
     """
     if shape not in WHOLE:
         raise UserError(f"--shape {shape}: one of {', '.join(WHOLE)}")
@@ -72,16 +72,23 @@ def bench(shape: str = "wan720", density: float = 0.3, seed: int = 0, json: Path
     count = torch.cuda.device_count()
     if count < 2:
         raise UserError(f"bench attention-parallel compares several GPUs with one: PyTorch sees {count} here")
+    if (heads := WHOLE[shape].heads) < count:
+        raise UserError(
+            f"--shape {shape}: {heads} heads for {count} GPUs, and each needs one\n"
+            "Take a larger shape, or name fewer GPUs in CUDA_VISIBLE_DEVICES."
+        )
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_rank, (count, folder, shape, density, seed), nprocs=count)
         rows = [Row(**row) for row in torch.load(Path(folder) / "rows.pt")]
-    print(f"{shape} at density {density}, {torch.cuda.get_device_name()}")
+    card = torch.cuda.get_device_name()
+    print(f"{shape} at density {density}, {card}")
     print(f"{'':>10} {'GPUs':>5} {'all, ms':>9} {'exchange':>9} {'imbalance':>9} {'times':>7}  equal")
     for r in rows:
         numbers = f"{r.all_ms:9.3f} {r.exchange_ms:9.3f} {r.imbalance:9.3f} {r.speed_up:7.2f}"
         print(f"{r.way:>10} {r.ranks:>5} {numbers}  {'yes' if r.equal else 'NO'}")
     if json:
-        write_numbers(json, "attention-parallel", seed, [asdict(row) for row in rows])
+        table = [asdict(row) for row in rows]
+        write_numbers(json, "attention-parallel", seed, table, device=card, shape=shape, density=density)
     return 0 if all(row.equal for row in rows) else 1
 
 

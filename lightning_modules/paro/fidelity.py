@@ -35,6 +35,7 @@ class Fidelity:
         ssim_S: structural similarity to them.
         accuracy_S: share of the films recognised as their own action, by inverse dynamics; empty for single pictures.
         frechet_dense: Fréchet distance to the dense films, over features of inverse dynamics; None for single pictures.
+            Small already where both share their noise.
         frechet_real: to the real answers.
     """
 

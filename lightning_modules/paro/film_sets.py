@@ -28,6 +28,7 @@ class FilmSet:
         title: of their table.
         about: a sentence or two on them.
         names: which they are.
+        folder: of the data that they were drawn from.
         real: what the engine truly answered, uint8 [N, T, 3, H, W]; None where nothing is to be answered.
         request: what is asked for, with noise of a seed.
         judge: from the dense films to what compares others with them.
@@ -37,6 +38,7 @@ class FilmSet:
     title: str
     about: str
     names: list[str]
+    folder: Path
     real: Tensor | None
     request: Callable[[int], Request]
     judge: Callable[[Tensor], Callable[[Tensor], Fidelity]]
@@ -56,6 +58,7 @@ def films_of_actions(data: Path, idm: Path, num_starts: int, seed: int, device: 
         f"{NUM_ACTIONS * len(starts)} films under plans beside dense ones of the same start, keys and noise",
         f"Starts: {len(starts)}, of {num_maps} held-out maps; twelve actions each, 33 frames, without guidance.",
         [start.name for start in starts],
+        data / "counterfactual",
         torch.cat([start.answers_ATCHW for start in starts]),
         partial(request_of, starts),
         lambda dense_NTCHW: FilmJudge(starts, dense_NTCHW, net),
@@ -78,6 +81,7 @@ def single_pictures(data: Path, count: int, seed: int, device: torch.device) -> 
         f"{len(given)} single pictures under plans beside dense ones of the same caption and noise",
         f"Captions of {len(given)} held-out chunks; no history, no camera, no guidance.",
         given.captions,
+        data / "test",
         None,
         request,
         lambda dense_N1CHW: PictureJudge(dense_N1CHW, device),

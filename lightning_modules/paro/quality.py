@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,7 +70,7 @@ def quality(
 
     Every film is one chunk of 33 frames after a recorded clip, sampled without guidance; every start has twelve, one
     for each action. With `num_pictures` they are single pictures, made from captions alone. Rows are printed as they
-    come and kept in cells.json.
+    come and kept in cells.json, for the same weights, judge, data and dense films; others begin anew.
 
     Args:
         transformer: folder of the trained transformer, `<stage>/transformer`.
@@ -85,7 +85,7 @@ def quality(
         precisions: numbers of the products (those of the backend `paro`).
         num_starts: starts, twelve films each.
         num_pictures: single pictures; 0 makes films.
-        num_seeds: further seeds of dense films: what a lossless change may do.
+        num_seeds: further seeds of dense films; with the first they span the range of a lossless change.
         num_steps: Euler steps a chunk; the captures' own number.
         batch_size: films sampled at once.
         seed: of the draw of starts and the noise.
@@ -108,10 +108,11 @@ def quality(
     else:
         films = films_of_actions(data, idm, num_starts, seed, device)
     settings = list_settings(plans, arms, [f"d{d:g}" for d in densities], precisions, num_seeds, films.real is not None)
-    log = CellLog(
-        out / "cells.json",
-        {"transformer": _digest(transformer.glob("*.safetensors")), "films": films.names, "seed": seed,
-         "steps": num_steps, "batch_size": batch_size, "device": _name(device)},
+    log = CellLog(out / "cells.json")
+    log.require(
+        schema_version=2, transformer=_digest(transformer.glob("*.safetensors")), vae=_digest(vae.rglob("*")),
+        idm=_digest(idm.rglob("*") if idm else []), data=_digest(films.folder.rglob("*")), films=films.names, seed=seed,
+        steps=num_steps, batch_size=batch_size, device=_name(device),
     )  # fmt: skip
     recall = held_out_recall(settings, captures, device, log)
     measured = measure(model, films, settings, log, batch_size, seed)
@@ -219,6 +220,7 @@ def measure(
             return answer(model, request, batch_size)
 
     dense_NTCHW = play(Setting(DENSE))
+    log.require(dense_films=hashlib.sha256(dense_NTCHW.cpu().numpy().tobytes()).hexdigest())
     judge = films.judge(dense_NTCHW)
     found: dict[str, Fidelity] = {}
     for number, setting in enumerate(settings, 1):
@@ -236,22 +238,35 @@ def measure(
 
 
 class CellLog:
-    """What was measured so far, in a file, for a command that is cut off; other settings begin anew.
+    """What was measured so far, in a file, for a command that is cut off.
 
     Args:
         file: JSON.
-        given: what all cells depend on.
+
+    Raises:
+        UserError: if the file can't be read.
     """
 
-    def __init__(self, file: Path, given: dict[str, Any]) -> None:
-        self._file, self._given = file, {"schema_version": 1, **given}
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._given: dict[str, Any] = {}
         self._cells: dict[str, dict[str, Any]] = {}
         if file.is_file():
             try:
                 found = json.loads(file.read_text(encoding="utf-8"))
-                self._cells = found["cells"] if found["given"] == self._given else {}
+                self._given, self._cells = dict(found["given"]), dict(found["cells"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{file}: can't be read: {error}\nDelete it; its rows are measured again.") from None
+
+    def require(self, **given: Any) -> None:
+        """What all cells depend on. Where it differs from what was kept, all begin anew, with a sentence."""
+        differ = [name for name, value in given.items() if self._given.get(name, value) != value]
+        if differ:
+            names = ", ".join(name.replace("_", " ") for name in differ)
+            console = Console(stderr=True, highlight=False, soft_wrap=True)
+            console.print(f"{self._file}: its rows are of other {names}; all are measured again", markup=False)
+            self._given, self._cells = {}, {}
+        self._given |= given
 
     def get(self, key: str, digest: str) -> Any:
         """A cell's content, None if it is not there or of another plan."""
@@ -278,10 +293,13 @@ def _computed_by(setting: Setting, model: DiffusionModel) -> str:
     return backend.computed_by(network.device, network.dtype, network.config.attention_head_dim)
 
 
-def _digest(files: Any) -> str:
+def _digest(paths: Iterable[Path]) -> str:
+    """sha256 over the sha256 of each file, in the order of their paths; folders among them are passed over."""
     seen = hashlib.sha256()
-    for file in sorted(files):
-        seen.update(file.read_bytes())
+    for path in sorted(paths):
+        if path.is_file():
+            with path.open("rb") as file:
+                seen.update(hashlib.file_digest(file, "sha256").digest())
     return seen.hexdigest()
 
 

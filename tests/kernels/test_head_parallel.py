@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fulgurite.kernels.bench.parallel_command import bench, densities
+from fulgurite.kernels.bench.parallel_command import Row, bench, densities
 from fulgurite.kernels.head_parallel import HeadExchange, imbalance, place_by_cost, place_evenly
 from fulgurite.registry import UserError
 
@@ -67,6 +70,25 @@ def test_the_bench_refuses_what_it_cannot_compare() -> None:
     if torch.cuda.device_count() < 2:
         with pytest.raises(UserError, match="compares several GPUs with one"):
             bench()
+
+
+def test_the_bench_wants_a_head_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 64)
+    with pytest.raises(UserError, match="--shape wan720: 40 heads for 64 GPUs, and each needs one"):
+        bench()
+
+
+def test_the_numbers_tell_what_they_were_measured_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spawn(rank: object, args: tuple[Any, ...], nprocs: int) -> None:
+        torch.save([asdict(Row("by cost", nprocs, 1.0, 0.1, 1.0, 2.0, True))], Path(args[1]) / "rows.pt")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.multiprocessing, "spawn", spawn)
+    assert bench(shape="small", density=0.5, json=tmp_path / "numbers.json") == 0
+    told = json.loads((tmp_path / "numbers.json").read_text())
+    assert (told["device"], told["torch"], told["shape"], told["density"]) == ("a GPU", torch.__version__, "small", 0.5)
+    assert told["rows"][0]["ranks"] == 2
 
 
 def test_heads_of_the_bench_keep_a_third_to_five_thirds_of_the_density() -> None:

@@ -63,5 +63,8 @@ def test_every_way_to_write_a_strategy_finds_its_row():
 
 
 def test_refusing_needs_no_torch(child_environment):
-    code = "import sys, fulgurite.launch.strategies; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], env=child_environment()).returncode == 0
+    words = ["run", "gamecraft/vae", "--trainer.devices", "2", "--trainer.strategy", "fsdp2"]
+    code = f"import sys; from fulgurite.cli import main; print(main({words}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True)
+    assert "VAEModule can't be sharded" in done.stderr
+    assert done.stdout.split() == ["2", "False"]

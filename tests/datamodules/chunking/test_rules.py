@@ -81,6 +81,14 @@ def test_a_heading_that_is_printed_with_three_dots_is_not_cut_short() -> None:
     assert [v.rule for v in validate_answer(text, ChunkContext(), [BODY + "\nA = 1; b"])] == ["head_shortened"]
 
 
+def test_a_heading_with_three_dots_that_was_carried_is_not_cut_short() -> None:
+    context = ChunkContext().advance([TaggedChunk("False", ("T", "Wait for…", "U"), "One.\nTwo.\nThree.")])
+    kept = answer(("False", BODY), head="T > Wait for… > V")
+    assert validate_answer(kept, context, [BODY]) == []
+    cut = answer(("False", BODY), head="T > Wait… > V")
+    assert [v.rule for v in validate_answer(cut, context, [BODY])] == ["head_shortened"]
+
+
 def test_a_first_chunk_continues_nothing() -> None:
     assert [v.rule for v in validate_answer(answer(("True", BODY)), ChunkContext(), first_batch=True)] == [
         "first_continues"

@@ -26,7 +26,7 @@ from fulgurite.lightning_modules.gamecraft.motion import frame_motion
 from fulgurite.lightning_modules.paro.chunk_subject import capture_chunks
 from fulgurite.lightning_modules.paro.fidelity import Fidelity, FilmJudge, mean_and_interval
 from fulgurite.lightning_modules.paro.module import ParoModule
-from fulgurite.lightning_modules.paro.quality import Setting, quality
+from fulgurite.lightning_modules.paro.quality import CellLog, Setting, quality
 from fulgurite.lightning_modules.paro.quality_report import report
 from fulgurite.registry import UserError
 
@@ -153,27 +153,78 @@ def test_a_judge_that_sees_the_true_motion_recognises_every_action(made: dict[st
     assert same.psnr_S == (60.0,) and other.psnr_S[0] < 10 and other.frechet_dense > same.frechet_dense
 
 
-def fidelity(accuracy: float, frechet: float, psnr: tuple[float, ...] = (20.0, 30.0)) -> Fidelity:
-    return Fidelity(psnr, (0.5, 0.5), (accuracy, accuracy), frechet, 1.0)
+def test_rows_of_another_judge_or_autoencoder_begin_anew_with_a_sentence(
+    made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampled: list[int] = []
+
+    def play(model: object, request: chunks.Request, batch_size: int) -> torch.Tensor:
+        sampled.append(len(request))
+        size = (len(request), CLIP_FRAMES, 3, HEIGHT, WIDTH)
+        return torch.randint(256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(request.seeds[0]))
+
+    monkeypatch.setattr(chunks, "answer", play)
+    run(made, tmp_path)
+    config = tmp_path / "vae" / "config.json"
+    shutil.copytree(made["vae"], config.parent)
+    config.write_text(config.read_text() + "\n")
+    torch.manual_seed(1)
+    InverseDynamicsNet(8, HEIGHT, WIDTH).save(tmp_path / "idm", {})
+    assert "measured again" not in capsys.readouterr().err
+    run({**made, "vae": config.parent, "idm": tmp_path / "idm"}, tmp_path)
+    assert sampled == [12] * 12
+    assert "cells.json: its rows are of other vae, idm; all are measured again\n" in capsys.readouterr().err
 
 
-def test_lossless_is_within_what_other_noise_does(made: dict[str, Path]) -> None:
+def test_cells_of_other_dense_films_begin_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def opened(**given: Any) -> CellLog:
+        log = CellLog(tmp_path / "cells.json")
+        log.require(schema_version=2, **given)
+        return log
+
+    log = opened(vae="a", films=["s"])
+    log.put("recall/paro", "p", 0.5)  # before any film is made
+    log.require(dense_films="x")
+    log.put("row", "p", 1)
+    log = opened(vae="a", films=["s"])
+    log.require(dense_films="x")
+    assert (log.get("recall/paro", "p"), log.get("row", "p"), log.get("row", "q")) == (0.5, 1, None)
+    assert not capsys.readouterr().err
+
+    log = opened(vae="a", films=["s"])
+    log.require(dense_films="y")
+    assert log.get("row", "p") is None
+    assert "its rows are of other dense films; all" in capsys.readouterr().err
+    log.put("row", "p", 2)
+    log = opened(vae="b", films=["s"])
+    log.require(dense_films="x")
+    assert log.get("row", "p") is None
+    assert capsys.readouterr().err.count("measured again") == 1
+
+
+def fidelity(accuracy: float, frechet_real: float, psnr: tuple[float, ...] = (20.0, 30.0)) -> Fidelity:
+    """Nearer to the dense films than those of other noise, as every row under a plan is."""
+    return Fidelity(psnr, (0.5, 0.5), (accuracy, accuracy), 0.1, frechet_real)
+
+
+def test_lossless_is_inside_the_range_of_dense_films_of_this_and_other_noise(made: dict[str, Path]) -> None:
     plan = Plan.load(made["plans"] / "paro-d0.8.safetensors")
-    cells = {"good": (0.7, 0.3), "bad_control": (0.5, 0.3), "far": (0.9, 0.6)}
+    cells = {"good": (0.7, 0.4), "bad_control": (0.5, 0.4), "far": (0.9, 0.6), "near": (0.9, 0.2)}
     settings = [Setting("real"), Setting("dense"), Setting("floor", "all", "bf16", plan)]
     settings += [Setting("seed", numbers="1"), Setting("seed", numbers="2")]
     settings += [Setting(name, "d0.8", "bf16", plan) for name in cells]
-    values = [(1.0, 9.0), (0.8, 0.0), (0.8, 0.0), (0.7, 0.4), (0.9, 0.5), *cells.values()]
+    values = [(1.0, 0.0), (0.8, 0.3), (0.8, 0.3), (0.7, 0.4), (0.9, 0.5), *cells.values()]
     measured = {s.key: fidelity(*v) for s, v in zip(settings, values, strict=True)}
-    measured["good_d0.8_bf16"] = fidelity(0.7, 0.3, (25.0, 31.0))
+    measured["good_d0.8_bf16"] = fidelity(0.7, 0.4, (25.0, 31.0))
     found = report(
         settings, measured, {"good_d0.8": 0.9}, {s.key: "pytorch" for s in settings}, "test", "title", "About."
     )
-    assert [row[-1] for row in found["tables"][0]["rows"]] == [None] * 5 + ["yes", "no", "no"]
+    assert [row[-1] for row in found["tables"][0]["rows"]] == [None] * 5 + ["yes", "no", "no", "no"]
+    assert "FVD-IDM to dense, paired" in found["tables"][0]["columns"]
     assert found["statements"] == [
         "At d0.8, bf16, the orders of good give +3.00 dB [+1.00, +5.00] against bad_control, +3.00 dB [+1.00, +5.00] "
-        "against far.",
-        "Within what other noise does to dense films: 1 of 3 rows (good_d0.8_bf16).",
+        "against far, +3.00 dB [+1.00, +5.00] against near.",
+        "Inside the range of dense films of this and of other noise: 1 of 4 rows (good_d0.8_bf16).",
         "Computed by: bf16 plain PyTorch.",
     ]
 
