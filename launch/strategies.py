@@ -87,15 +87,17 @@ def check_experiment(experiment: Experiment) -> None:
         devices = stage.settings.get("trainer", "devices")
         nodes = stage.settings.get("trainer", "num_nodes") or 1
         count = len(devices) if isinstance(devices, list) else devices
-        check(stage, count * nodes if type(count) is type(nodes) is int and count > 0 else 1)
+        if count in (None, "auto") and stage.settings.get("trainer", "accelerator") == "cpu":
+            count = 1
+        check(stage, count * nodes if type(count) is type(nodes) is int and count > 0 else None)
 
 
-def check(stage: Stage, processes: int, on_ray: bool = False) -> None:
+def check(stage: Stage, processes: int | None, on_ray: bool = False) -> None:
     """Refuse what can't work.
 
     Args:
         stage: a Lightning stage.
-        processes: of its fit, in all.
+        processes: of its fit, in all; None if only the machine tells.
         on_ray: whether they are workers of Ray Train.
 
     Raises:
@@ -107,7 +109,7 @@ def check(stage: Stage, processes: int, on_ray: bool = False) -> None:
     if path_of(value) and found is None and on_ray:
         raise UserError(f"{where}: no way to run {path_of(value)} on Ray Train\nThere it is one of {names}.")
     alone = one_process(stage)
-    if processes > 1 and alone and stage.verb == "fit":
+    if (processes or 1) > 1 and alone and stage.verb == "fit":
         raise UserError(
             f"stage {stage.name}: {_model(stage).rpartition('.')[2]} trains in one process: {alone}\n"
             f"Leave its trainer.devices at 1."
@@ -122,7 +124,7 @@ def check(stage: Stage, processes: int, on_ray: bool = False) -> None:
         _check_sharding(stage, value, processes, where)
 
 
-def _check_sharding(stage: Stage, value: Any, processes: int, where: str) -> None:
+def _check_sharding(stage: Stage, value: Any, processes: int | None, where: str) -> None:
     model = _model(stage)
     text = _method_text(model, "configure_model")
     if "device_mesh" not in text:
@@ -138,7 +140,7 @@ def _check_sharding(stage: Stage, value: Any, processes: int, where: str) -> Non
             f"{where}: {model.rpartition('.')[2]} does not divide its layers\n"
             f"Leave tensor_parallel_size at 1, instead of {tensor}."
         )
-    if isinstance(tensor, int) and isinstance(data, int) and data * tensor != processes:
+    if processes and isinstance(tensor, int) and isinstance(data, int) and data * tensor != processes:
         raise UserError(
             f"{where}: data_parallel_size {data} x tensor_parallel_size {tensor} is {data * tensor}, "
             f"not the {processes} processes of this fit"

@@ -50,9 +50,11 @@ def run(options: argparse.Namespace) -> int:
         try:
             folder = run_experiment(experiment, run_options)
         except SystemExit as stop:
-            if isinstance(stop.code, int) and queues_again(stop.code):
-                from .clusters.slurm import requeue
+            from .clusters.slurm import is_follower_told_to_stop, requeue
 
+            if isinstance(stop.code, int) and is_follower_told_to_stop(stop.code):
+                return 0
+            if isinstance(stop.code, int) and queues_again(stop.code):
                 requeue()
             raise
     from .stages.past_runs import print_outcome
@@ -91,7 +93,8 @@ def _check_where(options: argparse.Namespace) -> None:
     """
     for way, names in _WHERE.items():
         for name in names:
-            if getattr(options, name) not in (None, False) and options.on != way:
+            value = getattr(options, name)
+            if value is not None and value is not False and options.on != way:
                 raise UserError(f"--{name.replace('_', '-')} without --on {way}\nAdd --on {way}, or leave it out.")
 
 
@@ -103,7 +106,7 @@ def _queue(options: argparse.Namespace, experiment: Experiment) -> int:
     if options.seeds:
         raise UserError("--seeds with --on slurm\nQueue one job for each seed: --seed_everything 0, then 1, …")
     cluster = read_cluster(Path(options.cluster) if options.cluster else None)
-    nodes, tasks = options.nodes or 1, options.tasks_per_node or 1
+    nodes, tasks = (1 if n is None else n for n in (options.nodes, options.tasks_per_node))
     found = SlurmOptions(cluster, nodes, options.gpus_per_node or 0, tasks, Path(options.output))
     check_experiment(experiment, found)
     words = sys.argv[1:]

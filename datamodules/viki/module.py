@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from ...registry import DATAMODULES, UserError
-from ..draws import DrawLoader, Shuffled
+from ..draws import DrawLoader, Shuffled, whole
 from .encoding import opened, picture_size
 from .lengths import AlikeInLength
 from .plans import one_at_a_time
@@ -168,7 +168,10 @@ class VikiTrajectoryDataModule(LightningDataModule):
         records = self.records(split)
         if p["val_batches"] is not None:
             records = spread(records, p["val_batches"] * p["batch_size"])
-        return DataLoader(_Examples(self, records), p["batch_size"], collate_fn=_collate, num_workers=p["num_workers"])
+        examples = _Examples(self, records)
+        return DataLoader(
+            examples, p["batch_size"], sampler=whole(examples), collate_fn=_collate, num_workers=p["num_workers"]
+        )
 
     def _example(self, record: Record) -> dict[str, Any]:
         p = self.hparams

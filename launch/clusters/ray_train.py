@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import threading
@@ -20,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ...datamodules.files import atomic_write
 from ...registry import UserError
 from ..config.experiment import Experiment, Stage
 from ..config.settings import Settings
@@ -70,6 +72,25 @@ def check_experiment(experiment: Experiment, options: RayOptions) -> None:
     for stage in experiment.stages:
         if stage.verb != "command" and stage.settings.get("runner") != "rllib":
             check(stage, _num_workers(stage, options), on_ray=True)
+            if options.address is None:
+                _check_gpus(stage, _num_workers(stage, options))
+
+
+def _check_gpus(stage: Stage, workers: int) -> None:
+    """Refuse workers that would have to share a GPU of this machine, which NCCL can't do.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if stage.settings.get("trainer", "accelerator") not in ("gpu", "cuda") or workers == 1:
+        return
+    import torch
+
+    if workers > torch.cuda.device_count():
+        raise UserError(
+            f"--num-workers {workers}: stage {stage.name} wants a GPU for each, and this machine has "
+            f"{torch.cuda.device_count()}\nTake fewer workers, a cluster (--address), or trainer.accelerator cpu."
+        )
 
 
 def _num_workers(stage: Stage, options: RayOptions) -> int:
@@ -153,21 +174,22 @@ class RayEngine:
         """
         from ray.train import WorkerGroupError
 
-        from .ray_worker import STOP_FILE, Work
+        from .ray_worker import STOP_FILE, WORD_FILE, Work
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOP_FILE).unlink(missing_ok=True)
-        given = replace(stage, settings=settings)
-        order = Work(given, folder.resolve(), stop_at, wandb, os.getcwd(), code_digest())
+        given, word = replace(stage, settings=settings), secrets.token_hex(8)
+        order = Work(given, folder.resolve(), stop_at, wandb, os.getcwd(), code_digest(), word)
         count = _num_workers(stage, self.options)
         console.print(f"[dim]on Ray: {count} worker{'s' if count > 1 else ''}, each {self._told()}[/dim]")
         lost = 0
-        with _Stop(folder / STOP_FILE) as stop:
+        with _written(folder / WORD_FILE, word), _Stop(folder / STOP_FILE) as stop:
             while True:
                 try:
-                    outcome = self._fit(order, count, stop)
+                    state = self._fit(order, count, stop)
                     break
                 except WorkerGroupError as error:
+                    _raise_mistake(error)
                     reason = _own_error(error)
                     lost += 1
                     if reason or lost > LOSSES:
@@ -180,18 +202,16 @@ class RayEngine:
                 add_note(
                     folder, f"{lost} time{'s' if lost > 1 else ''} a worker was lost; the stage went on in new ones."
                 )
-            if outcome.mistake:
-                raise UserError(str(outcome.error))
-            if outcome.state == "stopped":
+            if state == "stopped":
                 stop.leave_if_asked()
-            return str(outcome.state)
+            return state
 
     def _told(self) -> str:
         given = self.options.resources or {"CPU": 1}
         return ", ".join(f"{value:g} {name}" for name, value in given.items())
 
-    def _fit(self, order: Any, count: int, stop: _Stop) -> Any:
-        """One attempt; what the first worker returned."""
+    def _fit(self, order: Any, count: int, stop: _Stop) -> str:
+        """One attempt; the state that the first worker returned."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
@@ -208,9 +228,32 @@ class RayEngine:
             run_config=RunConfig(name="train", storage_path=str(kept), failure_config=FailureConfig(max_failures=0)),
         )
         try:
-            return _in_thread(trainer, order.folder, stop)
+            return str(_in_thread(trainer, order.folder, stop))
         finally:
             shutil.rmtree(kept, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _written(file: Path, text: str) -> Iterator[None]:
+    """While entered, the file holds the text."""
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _raise_mistake(error: Any) -> None:
+    """Tell a user's mistake that a worker has found as if it had been found here.
+
+    Raises:
+        UserError: if there is one.
+    """
+    from .ray_worker import mistake_in
+
+    for text in filter(None, (mistake_in(str(found)) for found in error.worker_failures.values())):
+        raise UserError(text)
 
 
 def _own_error(error: Any) -> str:

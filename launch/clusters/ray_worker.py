@@ -14,7 +14,9 @@ from ..config.experiment import Stage
 from ..stages.run_folder import code_digest
 
 STOP_FILE = ".stop"
+WORD_FILE = ".ray-word"
 PEER_LOST = "another worker was lost"
+MISTAKE, MISTAKE_ENDS = "[[a mistake: ", "[[its end]]"  # around its words, in an error's text
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Work:
         wandb: where to log to W&B, or None.
         cwd: where the run was started; relative paths in settings count from there.
         code: digest of the package's source text.
+        word: that the driver has written into the folder's WORD_FILE.
     """
 
     stage: Stage
@@ -36,34 +39,31 @@ class Work:
     wandb: dict[str, Any] | None
     cwd: str
     code: str
+    word: str
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a worker's part ended: the stage's state, or an error in words. `mistake` tells a user's mistake."""
-
-    state: str
-    error: str | None = None
-    mistake: bool = False
-
-
-def work(order: dict[str, Work]) -> Outcome:
-    """Run the stage in this worker.
+def work(order: dict[str, Work]) -> str:
+    """Run the stage in this worker; returns the state it ended in.
 
     Raises:
-        Exception: any error that is no user's mistake, so that Ray ends the other workers too.
+        RuntimeError: any error, in words, so that Ray ends the other workers too, which may wait for this one.
     """
     import ray.train
 
     given = order["work"]
     try:
         _check_machine(given)
-        return Outcome(_run(given, ray.train.get_context().get_world_rank()))
+        return _run(given, ray.train.get_context().get_world_rank())
     except UserError as error:
-        return Outcome("failed", str(error), mistake=True)
+        raise RuntimeError(f"{MISTAKE}{error}{MISTAKE_ENDS}") from None
     except Exception as error:
         told = traceback.format_exc(limit=-8)
         raise RuntimeError(f"{PEER_LOST}\n{told}" if _is_of_a_peer(error) else told) from None
+
+
+def mistake_in(text: str) -> str:
+    """The words of a user's mistake that a worker has found, out of its error's text; empty if it tells of none."""
+    return text.partition(MISTAKE)[2].partition(MISTAKE_ENDS)[0]
 
 
 def _is_of_a_peer(error: Exception) -> bool:
@@ -80,9 +80,10 @@ def _check_machine(given: Work) -> None:
     Raises:
         UserError: with what to do.
     """
-    if not os.path.isdir(given.cwd) or not given.folder.parent.is_dir():
+    word = given.folder / WORD_FILE  # a folder of this machine's own may have the same path
+    if not os.path.isdir(given.cwd) or not word.is_file() or word.read_text(encoding="utf-8") != given.word:
         raise UserError(
-            f"{os.uname().nodename}: no folder {given.folder.parent}\n"
+            f"{os.uname().nodename}: this machine does not see the run's folder {given.folder.parent}\n"
             "All machines of the cluster have to see the run's folder: start from shared storage, with --output there."
         )
     os.chdir(given.cwd)

@@ -10,11 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
 from fulgurite.cli import main
+from fulgurite.launch.clusters.ray_train import _raise_mistake
+from fulgurite.launch.clusters.ray_worker import WORD_FILE, Work, _check_machine, work
+from fulgurite.launch.stages.run_folder import code_digest
+from fulgurite.registry import UserError
 
 LONG = """\
 base: base/cpu
@@ -33,6 +39,7 @@ REFUSED = {
     "--resources CPU:2: give names and amounts": ("--on", "ray", "--resources", "CPU:2"),
     "ray job submit": ("--on", "ray", "--address", "ray://head:10001"),
     "no way to run fsdp on Ray Train": ("--on", "ray", "--trainer.strategy", "fsdp"),
+    "and this machine has": ("--on", "ray", "--num-workers", "64", "--trainer.accelerator", "gpu"),
     "deepspeed needs the package deepspeed": ("--on", "ray", "--trainer.strategy", "deepspeed_stage_2"),
 }
 
@@ -44,6 +51,54 @@ def test_what_can_t_work_on_ray_is_refused_before_anything_starts(text, words, t
     told = capsys.readouterr().err
     assert text in told and len(told.splitlines()) <= 6
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("written", [None, "another machine's"])
+def test_a_folder_of_the_same_path_on_another_machine_is_refused_as_a_mistake(written, tmp_path):
+    given: dict[str, Any] = {"folder": tmp_path, "cwd": str(tmp_path), "code": code_digest(), "word": "the driver's"}
+    order = Work(stage=None, stop_at=None, wandb=None, **given)  # type: ignore[arg-type]
+    if written:
+        (tmp_path / WORD_FILE).write_text(written)
+    with pytest.raises(RuntimeError) as failed:  # for Ray, which then ends those that wait
+        work({"work": order})
+    with pytest.raises(UserError, match="does not see the run's folder") as told:
+        _raise_mistake(SimpleNamespace(worker_failures={0: OSError("gone"), 1: failed.value}))
+    assert len(str(told.value).splitlines()) == 2 and "[[" not in str(told.value)
+
+
+def test_a_machine_that_sees_the_word_is_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / WORD_FILE).write_text("word")
+    order = Work(None, tmp_path, None, None, str(tmp_path), code_digest(), "word")  # type: ignore[arg-type]
+    _check_machine(order)
+
+
+MISTAKEN = """\
+from noisy import StillModule
+
+from fulgurite.registry import UserError
+
+
+class MistakenModule(StillModule):
+    def on_train_start(self):
+        if self.global_rank == 1:
+            raise UserError("only this process finds it")
+"""
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_worker_finds_ends_all_with_its_words(child_environment, parts, tmp_path):
+    (tmp_path / "long.yaml").write_text(LONG.replace("noisy.Still", "mistaken.Mistaken"))
+    (tmp_path / "mistaken.py").write_text(MISTAKEN)
+    own = {"PYTHONPATH": f"{parts['PYTHONPATH']}{os.pathsep}{tmp_path}", "FULGURITE_ALLOW_IMPORTS": "noisy,mistaken"}
+    done = subprocess.run(
+        [sys.executable, "-m", "fulgurite", "run", "long.yaml", "--on", "ray", "--num-workers", "2"],
+        cwd=tmp_path, env=child_environment(**own), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 2 and "only this process finds it" in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+    assert not list(tmp_path.glob(f"runs/*/*/fit/{WORD_FILE}"))
 
 
 @pytest.fixture

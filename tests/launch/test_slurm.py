@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from fulgurite.cli import main
+from fulgurite.launch.clusters import slurm as ours
+from fulgurite.registry import UserError
 
 SLURM_CONF = """\
 ClusterName=toy
@@ -100,6 +102,97 @@ def test_a_mistake_in_the_cluster_s_file_is_told_with_its_line(content, text, tm
     (tmp_path / "site.yaml").write_text(f"schema_version: 1\n{content}\n")
     assert main(["run", "hello", "--on", "slurm", "--cluster", "site.yaml"]) == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    {
+        "--nodes 0: at least 1": ("--nodes", "0"),
+        "--tasks-per-node 0: at least 1": ("--tasks-per-node", "0"),
+        "--gpus-per-node -1: at least 0": ("--gpus-per-node=-1",),
+        "--data.api_key ***\nPut it into the environment": ("--data.api_key", "abcdefgh12345678"),
+        "://me:***@host": ("--data.path", "https://me:abcdefgh@host/x"),
+    }.items(),
+)  # fmt: skip
+def test_what_no_job_can_take_is_refused(text, words, tmp_path, monkeypatch, capsys):
+    options = ours.SlurmOptions(ours.Cluster(), root=tmp_path)
+    if words[0].startswith("--data"):
+        with pytest.raises(UserError) as refused:
+            ours.submit(["run", "hello", *words], "hello", options)
+        told = str(refused.value)
+        assert "abcdefgh" not in told and len(told.splitlines()) <= 6
+    else:
+        monkeypatch.chdir(tmp_path)
+        assert main(["run", "hello", "--on", "slurm", *words]) == 2
+        told = capsys.readouterr().err
+    assert text in told
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def standing_in(tmp_path, monkeypatch) -> Callable[[str, str], Path]:
+    """Puts a command of SLURM's on the PATH that prints what is given; returns the file with its calls."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+    def make(name: str, prints: str) -> Path:
+        (tmp_path / "bin").mkdir()
+        file = tmp_path / "bin" / name
+        file.write_text(f"#!/bin/sh\necho \"$*\" >> {tmp_path}/calls\necho '{prints}'\n")
+        file.chmod(0o755)
+        return tmp_path / "calls"
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("told", "again"),
+    [
+        ("JobState=RUNNING Reason=None RunTime=00:05:00 TimeLimit=00:30:00", True),  # warned, or to make room
+        ("JobState=COMPLETING Reason=None RunTime=00:05:00 TimeLimit=1-00:00:00", False),  # what scancel leaves
+        ("JobState=COMPLETING Reason=None RunTime=00:05:00 TimeLimit=UNLIMITED", False),
+        ("JobState=CANCELLED Reason=None RunTime=00:05:00 TimeLimit=00:30:00", False),
+        ("JobState=PENDING Reason=BeginTime RunTime=00:00:00 TimeLimit=00:30:00", False),  # put back by SLURM
+        ("JobState=COMPLETING Reason=TimeLimit RunTime=00:30:02 TimeLimit=00:30:00", True),  # a step that took too long
+    ],
+)
+def test_a_job_that_slurm_is_ending_is_not_queued_again(told, again, standing_in, monkeypatch):
+    calls = standing_in("scontrol", told)
+    monkeypatch.setattr(ours.time, "sleep", lambda seconds: None)
+    ours.requeue()
+    assert calls.read_text().splitlines() == ["show job 7", *(["requeue 7"] if again else [])]
+
+
+def test_without_scontrol_a_job_says_that_it_is_not_queued_again(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(UserError, match="job 7 is not queued again by itself: no scontrol in here"):
+        ours.requeue()
+
+
+@pytest.mark.parametrize(("rank", "again", "status"), [("1", "1", 0), ("0", "1", 143), ("1", "", 143)])
+def test_a_further_process_that_was_told_to_stop_ends_well(rank, again, status, monkeypatch, standing_in):
+    standing_in("scontrol", "JobState=CANCELLED")
+    monkeypatch.setenv("SLURM_PROCID", rank)
+    monkeypatch.setenv("FULGURITE_REQUEUE", again)
+
+    def stopped(*_: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr("fulgurite.launch.stages.runner.run_experiment", stopped)
+    try:
+        ended = main(["run", "hello"])
+    except SystemExit as stop:
+        ended = stop.code
+    assert ended == status
+
+
+def test_a_job_s_script_is_its_owner_s_alone(standing_in, tmp_path):
+    calls = standing_in("sbatch", "31")
+    assert ours.submit(["run", "hello"], "hello", ours.SlurmOptions(ours.Cluster(), root=tmp_path / "runs")) == "31"
+    (file,) = (tmp_path / "runs" / "slurm").iterdir()
+    assert calls.read_text() == f"--parsable {file}\n" and file.suffix == ".sh"
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def free_ports(count: int) -> list[int]:
@@ -243,3 +336,15 @@ def test_a_preempted_job_saves_and_goes_on_in_the_same_folder(slurm, tmp_path):
     steps = [line.split(",")[0] for line in lines_of(tmp_path)[1:] if "train/loss" in line]
     assert steps == [str(s) for s in range(10, 601, 10)]
     assert record["created"] == stopped["created"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_cancelled_job_saves_and_stays_cancelled(slurm, tmp_path):
+    job = queue(slurm, tmp_path, "--tasks-per-node", "2", "--new")
+    told = lambda: slurm.logs() + logs_of(tmp_path)  # noqa: E731
+    wait_for(lambda: any(line.startswith("60,") for line in lines_of(tmp_path)), 200, told)
+    slurm.call("scancel", job)
+    wait_for(lambda: state_of(slurm, job) != "COMPLETING" and record_of(tmp_path)["status"] == "stopped", 120, told)
+    assert state_of(slurm, job) == "CANCELLED", told()
+    assert list(tmp_path.glob("runs/long/*/fit/checkpoints/last.ckpt")), told()

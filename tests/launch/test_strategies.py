@@ -47,6 +47,17 @@ def test_what_can_t_work_is_refused_with_its_reason(words, text):
     assert len(str(refused.value).splitlines()) <= 6
 
 
+@pytest.mark.parametrize("devices", ["auto", "-1"])
+def test_sizes_are_not_held_against_a_number_of_devices_that_only_the_machine_tells(devices):
+    flags = f"--trainer.devices {devices} --trainer.strategy.class_path {SHARDED}".split()
+    sizes = ["--trainer.strategy.init_args.tensor_parallel_size", "1"]
+    sizes += ["--trainer.strategy.init_args.data_parallel_size", "4"]
+    check_experiment(resolve("hello", parse_flags([*flags, "--trainer.accelerator", "gpu", *sizes])))
+    if devices == "auto":  # one, on a CPU
+        with pytest.raises(UserError, match="is 4, not the 1 processes"):
+            check_experiment(resolve("hello", parse_flags([*flags, "--trainer.accelerator", "cpu", *sizes])))
+
+
 def test_a_run_refuses_it_before_it_makes_a_folder(tmp_path, capsys):
     words = ["run", "gamecraft/vae", "--trainer.devices", "2", "--trainer.strategy", "fsdp2"]
     assert main([*words, "--output", str(tmp_path / "runs")]) == 2

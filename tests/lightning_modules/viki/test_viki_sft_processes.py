@@ -1,4 +1,4 @@
-"""Validation in two processes (gloo): levels that one of them lacks, and records that the sampler repeats."""
+"""Validation in two processes (gloo): each evaluates all records, and counts none twice."""
 
 from __future__ import annotations
 
@@ -53,4 +53,4 @@ def test_two_processes_tell_what_one_tells(tmp_path):
     assert found[2] == pytest.approx(found[1])
     tables = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")]
     assert tables[0] == tables[1] == tables[2]
-    assert sum(row[2] for row in tables[0]) == 7, "seven records, of which the sampler gave one twice"
+    assert sum(row[2] for row in tables[0]) == 7, "seven records, which both processes had"
