@@ -166,7 +166,10 @@ def requeue() -> None:
     """
     job = os.environ["SLURM_JOB_ID"]
     if _is_ended(_call("scontrol", "show", "job", job).stdout):
-        print(f"fulgurite: job {job} is ended by SLURM itself; what it saved is gone on from", file=sys.stderr)
+        told = (
+            f"SLURM itself ends job {job}, so it is not queued again here; the same command goes on from what was saved"
+        )
+        print(f"fulgurite: {told}", file=sys.stderr)
         return
     done = _call("scontrol", "requeue", job)
     if done.returncode:
