@@ -165,8 +165,8 @@ class VikiSFTModule(LightningModule):
         self._keep_table(scores, split)
 
     def _of_all_processes(self) -> list[Score]:
-        """Scores of the records that all processes answered, each once: a sampler repeats some, so that every process
-        has as many; and a level may have come to one process alone.
+        """Scores of the records that all processes answered, each once: every process may have answered them all, or a
+        part.
         """
         found, self._scores = self._scores, {}
         if distributed.is_available() and distributed.is_initialized():
