@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
@@ -36,6 +38,19 @@ def pdf() -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium, or a skip; of a module, since its event loop would stop others' in the same process."""
+    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright (pip install 'fulgurite[dev]')")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    with sync.sync_playwright() as driver:
+        if program is None and not os.path.exists(driver.chromium.executable_path):
+            pytest.skip("needs a Chromium: apt-get install chromium, or playwright install chromium")
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,8 @@ def test_something_that_is_no_pdf_gets_a_sentence(page: Any, tmp_path: Path) -> 
     page.wait_for_selector("#chunking-pdf >> text=letter", timeout=WAIT_MS)
     page.click("#chunking-go")
     page.wait_for_selector("text=letter.pdf: ", timeout=WAIT_MS)
+    assert "Traceback" not in page.content()
+    assert page.locator("#chunking-view iframe").count() == 0
 
 
 def test_a_density_is_typed_and_its_loss_told(page: Any) -> None:
